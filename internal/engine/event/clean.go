@@ -1,0 +1,101 @@
+package event
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// MaxLine is the length in bytes from which Clean cuts a line.
+const MaxLine = 4096
+
+// Clean makes one line of untrusted output (a guest's console, an upstream's file, a tool's message) harmless for every
+// consumer: escape sequences are dropped, other control, formatting and invalid characters are spelled out, tabs become
+// spaces, CI workflow commands lose their meaning, and what is too long is cut with a word that says so. Of a line that
+// a terminal would overwrite (carriage returns) the last version stays.
+func Clean(line string) string {
+	line = strings.TrimRight(line, "\r\n")
+	if i := strings.LastIndexByte(line, '\r'); i >= 0 {
+		line = line[i+1:]
+	}
+	cut := 0
+	if len(line) > MaxLine {
+		cut = len(line) - MaxLine
+		line = line[:MaxLine]
+	}
+	var b strings.Builder
+	b.Grow(len(line))
+	for i := 0; i < len(line); {
+		c := line[i]
+		if c == 0x1b {
+			i += escape(line[i:])
+			continue
+		}
+		r, n := utf8.DecodeRuneInString(line[i:])
+		switch {
+		case r == utf8.RuneError && n <= 1:
+			fmt.Fprintf(&b, `\x%02x`, c)
+		case r == '\t':
+			b.WriteString("    ")
+		case r == 0x9b || r == 0x9d || r == 0x90: // the one-character forms of CSI, OSC and DCS
+			fmt.Fprintf(&b, `\u%04x`, r)
+		case r == '\b':
+		case unicode.IsControl(r):
+			fmt.Fprintf(&b, `\x%02x`, r)
+		case unicode.Is(unicode.Cf, r) || unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r): // bidi, zero width, line ends
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default:
+			b.WriteRune(r)
+		}
+		i += n
+	}
+	s := b.String()
+	if t := strings.TrimLeftFunc(s, unicode.IsSpace); strings.HasPrefix(t, "::") {
+		s = s[:len(s)-len(t)] + ": :" + t[2:]
+	}
+	s = strings.ReplaceAll(s, "##[", "## [")
+	if cut > 0 {
+		s += fmt.Sprintf(" … (%d bytes more)", cut)
+	}
+	return s
+}
+
+// escape returns the length of the escape sequence that s begins with: CSI up to its final byte, the string forms (OSC,
+// DCS, APC, PM, SOS) up to BEL or ST, anything else two or three characters (ECMA-48).
+func escape(s string) int {
+	if len(s) < 2 {
+		return len(s)
+	}
+	switch s[1] {
+	case '[':
+		for i := 2; i < len(s); i++ {
+			if s[i] >= 0x40 && s[i] <= 0x7e {
+				return i + 1
+			}
+			if s[i] < 0x20 || s[i] > 0x3f {
+				return i // broken: what follows is looked at by itself
+			}
+		}
+		return len(s)
+	case ']', 'P', '_', '^', 'X':
+		for i := 2; i < len(s); i++ {
+			if s[i] == 0x07 {
+				return i + 1
+			}
+			if s[i] == 0x1b && i+1 < len(s) && s[i+1] == '\\' {
+				return i + 2
+			}
+		}
+		return len(s)
+	default:
+		i := 1
+		for i < len(s) && s[i] >= 0x20 && s[i] <= 0x2f {
+			i++
+		}
+		if i < len(s) && s[i] >= 0x30 && s[i] <= 0x7e {
+			i++
+		}
+		return i
+	}
+}
