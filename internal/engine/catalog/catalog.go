@@ -105,6 +105,8 @@ type Origin struct {
 	System    []string          `toml:"system"`     // what the guest is made of besides them; {arch} is the archive's spelling
 	Sources   []string          `toml:"sources"`    // lines of the guest's own list of package sources
 	Cmdline   string            `toml:"cmdline"`    // kernel arguments besides root=
+	Run       []string          `toml:"run"`        // shell commands run inside the finished tree, without network
+	Licences  []string          `toml:"licences"`   // globs of the guest's licence files, copied into the container
 	Files     []File            `toml:"file"`       // put into the guest
 	Boot      map[Arch]Boot     `toml:"boot"`
 }

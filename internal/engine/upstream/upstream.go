@@ -1,0 +1,125 @@
+// Package upstream finds the newest that a distribution offers, with its checksum and its signature.
+package upstream
+
+import (
+	"context"
+	"fmt"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/containercraft/kmi-tui/internal/engine/catalog"
+	"github.com/containercraft/kmi-tui/internal/engine/event"
+)
+
+// Query is what to look for.
+type Query struct {
+	Flavor  *catalog.Flavor
+	Release *catalog.Release
+	Arch    catalog.Arch
+	Project *catalog.Project
+	Only    []string                 // unpack exactly these packages, without dependencies; nil: a whole guest
+	Mirrors []Mirror                 // rewrites of URL prefixes
+	State   func(name string) string // a folder that outlives the run, for conditional requests
+	Lock    func(ctx context.Context, name string) (unlock func(), err error)
+}
+
+// Snapshot is the newest upstream of a packages origin: the exact packages that a guest is made of.
+type Snapshot struct {
+	URL       string    // of the first archive's signed index
+	Date      time.Time // the newest of the signed indexes
+	Build     string    // the release as the archive calls it and the day: "12.15-20261121"
+	Checksum  string    // "sha256:HEX" over the sorted list of the packages' names, versions and checksums
+	Signature string    // "verified FINGERPRINT[, FINGERPRINT]": the primary keys that signed the indexes
+	Size      int64     // bytes of all packages
+	Packages  []Package // sorted by name
+	Roots     []string  // what was asked for; the rest are dependencies
+}
+
+// Package is one package of a snapshot.
+type Package struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+	Arch    string `json:"arch"` // the archive's spelling
+	URL     string `json:"url"`  // upstream's own, before any mirror
+	From    string `json:"-"`    // where it is downloaded from
+	Size    int64  `json:"size"` // bytes
+	SHA256  string `json:"sha256"`
+	Stanza  string `json:"-"` // its record in the signed index
+}
+
+// Mirror rewrites the prefix From of a URL to To. From "https://" with To "http://127.0.0.1:9000/" turns
+// https://HOST/PATH into http://127.0.0.1:9000/HOST/PATH.
+type Mirror struct{ From, To string }
+
+// ParseMirror reads FROM=TO.
+func ParseMirror(s string) (Mirror, error) {
+	from, to, ok := strings.Cut(s, "=")
+	scheme := func(u string) bool { return strings.HasPrefix(u, "http://") || strings.HasPrefix(u, "https://") }
+	if !ok || !scheme(from) || !scheme(to) || strings.ContainsAny(s, " \t\r\n[]\"'") {
+		return Mirror{}, fmt.Errorf("mirror %q: write FROM=TO, both beginning with http:// or https://", s)
+	}
+	return Mirror{from, to}, nil
+}
+
+// Apply rewrites url by the mirror with the longest prefix that fits.
+func Apply(mirrors []Mirror, url string) string {
+	best := -1
+	for i, m := range mirrors {
+		if strings.HasPrefix(url, m.From) && (best < 0 || len(m.From) > len(mirrors[best].From)) {
+			best = i
+		}
+	}
+	if best < 0 {
+		return url
+	}
+	return mirrors[best].To + strings.TrimPrefix(url, mirrors[best].From)
+}
+
+// Find resolves the query.
+func Find(ctx context.Context, q Query, scope *event.Scope) (*Snapshot, error) {
+	o := q.Flavor.Origin
+	if o == nil {
+		return nil, fmt.Errorf("not supported yet: distros.toml has no origin for %s", q.Flavor.ID)
+	}
+	if o.Kind != "packages" || o.Format != "deb" {
+		return nil, fmt.Errorf("not supported yet: origin %s %s", o.Kind, o.Format)
+	}
+	return findDeb(ctx, q, scope)
+}
+
+// Roots lists the packages that the query's guest is asked to have, in the release's own names, sorted.
+func (q Query) Roots() []string {
+	if q.Only != nil {
+		return q.Only
+	}
+	o := q.Flavor.Origin
+	set := map[string]bool{}
+	for _, name := range q.Project.Packages {
+		if t, ok := o.Packages[name]; ok {
+			name = t
+		}
+		if t, ok := q.Release.Packages[name]; ok {
+			name = t
+		}
+		set[name] = true
+	}
+	for _, name := range append(append([]string(nil), o.System...), o.Boot[q.Arch].Packages...) {
+		set[strings.ReplaceAll(name, "{arch}", o.ArchNames[q.Arch])] = true
+	}
+	delete(set, "")
+	roots := make([]string, 0, len(set))
+	for name := range set {
+		roots = append(roots, name)
+	}
+	sort.Strings(roots)
+	return roots
+}
+
+// Installed is the size in bytes that the package takes when it is installed, as its record says (deb-control(5):
+// Installed-Size, in KiB).
+func (p Package) Installed() int64 {
+	n, _ := strconv.ParseInt(fields(p.Stanza)["Installed-Size"], 10, 64)
+	return n << 10
+}
