@@ -94,6 +94,7 @@ type Result struct {
 	State   event.Kind  `json:"state"` // finished, skipped or failed
 	Reason  string      `json:"reason,omitempty"`
 	Error   string      `json:"error,omitempty"`
+	Remedy  string      `json:"remedy,omitempty"`
 	Image   string      `json:"image,omitempty"` // REPOSITORY@DIGEST of what is published
 	Tags    []string    `json:"tags,omitempty"`
 	Stages  []StageTime `json:"stages"`
@@ -106,6 +107,7 @@ type StageTime struct {
 	State   event.Kind `json:"state"`
 	Reason  string     `json:"reason,omitempty"`
 	Seconds float64    `json:"seconds"`
+	Log     string     `json:"log,omitempty"` // the whole, raw log
 }
 
 // Summary is how a run ended.

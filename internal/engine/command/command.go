@@ -1,5 +1,5 @@
-// Package command runs the programs of the field: every child in a process group of its own that dies with its caller,
-// its output split in lines, its failure told with its last words.
+// Package command runs the programs of the field: every child in a process group of its own that is gone when the call
+// returns, and dies with its caller; its output split in lines, its failure told with its last words.
 package command
 
 import (
@@ -16,6 +16,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/containercraft/kmi-tui/internal/engine/event"
 )
@@ -47,8 +49,8 @@ func (m *Missing) Error() string { return m.Name + " is not installed" }
 // Packages tells, for a program, the Debian package that holds it; `doctor` and the remedies of errors read it.
 var Packages = map[string]string{
 	"apt-get": "apt", "apt-cache": "apt", "gpgv": "gpgv", "dpkg-deb": "dpkg", "mmdebstrap": "mmdebstrap", "unshare": "util-linux",
-	"newuidmap": "uidmap", "sgdisk": "gdisk", "mkfs.vfat": "dosfstools", "mmd": "mtools", "mcopy": "mtools",
-	"mkfs.ext4": "e2fsprogs", "debugfs": "e2fsprogs", "qemu-img": "qemu-utils", "qemu-system-x86_64": "qemu-system-x86",
+	"newuidmap": "uidmap", "mkfs.vfat": "dosfstools", "mmd": "mtools", "mcopy": "mtools",
+	"mkfs.ext4": "e2fsprogs", "debugfs": "e2fsprogs", "dumpe2fs": "e2fsprogs", "qemu-img": "qemu-utils", "qemu-system-x86_64": "qemu-system-x86",
 	"qemu-system-aarch64": "qemu-system-arm", "xorriso": "xorriso", "chroot": "coreutils",
 }
 
@@ -141,6 +143,9 @@ func (p *Process) Wait() error {
 	return p.err
 }
 
+// reaper makes this process the parent of what its children leave behind.
+var reaper sync.Once
+
 // Start starts the program; see Run.
 func Start(ctx context.Context, c Command, scope *event.Scope) (*Process, error) {
 	path, err := Look(c.Name)
@@ -154,7 +159,7 @@ func Start(ctx context.Context, c Command, scope *event.Scope) (*Process, error)
 			return nil, err
 		}
 		if os.Geteuid() != 0 {
-			if err := subordinate(); err != nil {
+			if err := Subordinate(); err != nil {
 				return nil, err
 			}
 		}
@@ -178,6 +183,7 @@ func Start(ctx context.Context, c Command, scope *event.Scope) (*Process, error)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = 5 * time.Second // a grandchild that kept the pipe open
 
+	reaper.Do(func() { _ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) })
 	p := &Process{done: make(chan struct{})}
 	started := make(chan error, 1)
 	go func() {
@@ -220,8 +226,13 @@ func Start(ctx context.Context, c Command, scope *event.Scope) (*Process, error)
 		err := cmd.Wait()
 		close(exited)
 		killer.Wait()
-		// Whatever of the group outlived its leader goes too.
+		// Whatever of the group outlived its leader goes too; as the reaper of orphans this process can wait for it.
 		_ = syscall.Kill(-p.Pid, syscall.SIGKILL)
+		for {
+			if _, err := syscall.Wait4(-p.Pid, nil, 0, nil); err != nil && !errors.Is(err, syscall.EINTR) {
+				break
+			}
+		}
 		_ = stderr.Close()
 		if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
 			p.err = &Failed{Name: c.Name, Err: err, Tail: tail.lines()}
@@ -291,8 +302,8 @@ func (t *tail) lines() []string {
 	return append([]string(nil), t.last...)
 }
 
-// subordinate checks that the caller may map a range of users, which a file system with more than one owner needs.
-func subordinate() error {
+// Subordinate checks that the caller may map a range of users, which a file system with more than one owner needs.
+func Subordinate() error {
 	if _, err := Look("newuidmap"); err != nil {
 		return err
 	}

@@ -4,14 +4,17 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/containercraft/kmi-tui/internal/engine/event"
 	"github.com/containercraft/kmi-tui/internal/engine/fetch"
+	"github.com/containercraft/kmi-tui/internal/engine/upstream"
 )
 
 // bootstrap installs exactly the snapshot's packages into a tree. mmdebstrap sees no archive but a local one made of the
@@ -85,6 +88,31 @@ func (b *build) finish(ctx context.Context) error {
 		}
 	}
 	return b.isolated(ctx, nil, "sh", "-eu", "finish.sh", b.root, b.out, b.boot.BIOS, strconv.FormatInt(b.epoch.Unix(), 10))
+}
+
+// newest is the time at which the newest of the packages was built: the date that the guest's files get at most. It
+// follows from the packages alone, so that the same packages give the same disk on any day.
+func newest(packages []upstream.Package, blob func(string) string) (time.Time, error) {
+	var latest int64
+	for _, p := range packages {
+		// A package is an ar archive (deb(5)): a magic of 8 bytes, then a member's header with its time at bytes 16 to 28.
+		head := make([]byte, 8+60)
+		f, err := os.Open(blob(p.SHA256))
+		if err != nil {
+			return time.Time{}, event.WithRemedy(err, "run again: the file will be fetched anew")
+		}
+		_, err = io.ReadFull(f, head)
+		_ = f.Close()
+		if err != nil || !strings.HasPrefix(string(head), "!<arch>\n") {
+			return time.Time{}, fmt.Errorf("%s %s is not a package", p.Name, p.Version)
+		}
+		t, err := strconv.ParseInt(strings.TrimSpace(string(head[8+16:8+28])), 10, 64)
+		if err != nil {
+			return time.Time{}, fmt.Errorf("%s %s carries no time: %w", p.Name, p.Version, err)
+		}
+		latest = max(latest, t)
+	}
+	return time.Unix(latest, 0).UTC(), nil
 }
 
 // link makes a hard link, or a copy where the file systems differ.

@@ -87,8 +87,11 @@ func Build(ctx context.Context, s Spec, scope *event.Scope) (*Disk, error) {
 	}
 	id := func(what string) string { return uuid.NewSHA1(space, []byte(s.Key+" "+what)).String() }
 	b := &build{Spec: s, scope: scope, boot: boot, rootUUID: id("root"), diskUUID: id("disk"),
-		partUUID: [3]string{id("part 14"), id("part 15"), id("part 1")}, fatID: id("esp")[:8], epoch: s.Snapshot.Date,
+		partUUID: [3]string{id("part 14"), id("part 15"), id("part 1")}, fatID: id("esp")[:8],
 		root: filepath.Join(s.Dir, "root"), out: filepath.Join(s.Dir, "out"), raw: filepath.Join(s.Dir, "disk.raw")}
+	if b.epoch, err = newest(s.Snapshot.Packages, s.Blob); err != nil {
+		return nil, err
+	}
 	if err := fetch.Space(s.Dir, b.need(), "the build"); err != nil {
 		return nil, err
 	}

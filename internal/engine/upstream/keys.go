@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"embed"
 	"fmt"
+	"io/fs"
 	"strings"
 
 	"github.com/ProtonMail/go-crypto/openpgp"
@@ -12,7 +13,10 @@ import (
 )
 
 //go:embed keys
-var keyFiles embed.FS
+var embedded embed.FS
+
+// keyFiles holds keys/FINGERPRINT.asc.
+var keyFiles fs.FS = embedded
 
 // keys returns the pinned keys with these fingerprints (40 hexadecimal digits, upper case).
 func keys(fingerprints []string) (openpgp.EntityList, error) {
@@ -21,7 +25,7 @@ func keys(fingerprints []string) (openpgp.EntityList, error) {
 	}
 	var list openpgp.EntityList
 	for _, f := range fingerprints {
-		data, err := keyFiles.ReadFile("keys/" + f + ".asc")
+		data, err := fs.ReadFile(keyFiles, "keys/"+f+".asc")
 		if err != nil {
 			return nil, event.WithRemedy(fmt.Errorf("key %s is not among the pinned keys", f), "add it as internal/engine/upstream/keys/%s.asc, with its source", f)
 		}

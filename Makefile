@@ -1,0 +1,45 @@
+# kmi-tui. Two commands do all the set-up on Debian 12 with Go: `make quickstart` and `make test`.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+GO ?= go
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+
+# What a build and a boot test need of the host, and what the tests need besides.
+HOST := mmdebstrap apt gpgv util-linux uidmap e2fsprogs dosfstools mtools qemu-utils qemu-system-x86 ovmf seabios ipxe-qemu xorriso
+TEST := $(HOST) docker-registry busybox-static tmux git ca-certificates
+# QEMU's other firmwares, sounds and desktops are recommendations that nothing here uses.
+install = missing=$$(dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(1) 2>/dev/null | awk '$$2 == "installed" {print $$1}' | sort | comm -13 - <(printf '%s\n' $(1) | sort)); \
+	if [ -n "$$missing" ]; then echo "installing:" $$missing; $(SUDO) apt-get -qq update; \
+	DEBIAN_FRONTEND=noninteractive $(SUDO) --preserve-env=DEBIAN_FRONTEND apt-get -qq install -y --no-install-recommends $$missing >/dev/null; fi
+
+.PHONY: all build host quickstart test short lint check clean
+all: build
+
+build: ## build ./kmi-tui
+	$(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o kmi-tui ./cmd/kmi-tui
+
+host: ## install the host tools that a release needs
+	@$(call install,$(HOST))
+
+quickstart: host build ## the main job on debian:12, into an OCI layout in ./images
+	@echo "The base image is built here from Debian's archive (busybox), so that no registry is needed; a release uses the one of distros.toml."
+	./kmi-tui --batch --only debian:12 --registry dir:images --base built
+	./kmi-tui verify dir:images/debian:12
+	@echo
+	@echo "Look at it:"
+	@echo "  ./kmi-tui                                   the console"
+	@echo "  ./kmi-tui verify dir:images/debian:12       what a user checks"
+	@echo "  podman run --rm oci:images/debian:12 json   the image's metadata"
+	@echo "  cat images/debian/index.json                the OCI layout"
+
+test: ## everything: unit tests, the console, and the real job (build, boot, sign, publish, verify)
+	@$(call install,$(TEST))
+	$(GO) vet ./...
+	$(GO) test -timeout 40m ./...
+
+short: ## unit tests only
+	$(GO) test -short ./...
+
+clean:
+	rm -rf kmi-tui dist

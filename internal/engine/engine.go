@@ -1,0 +1,160 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containercraft/kmi-tui/internal/engine/catalog"
+	"github.com/containercraft/kmi-tui/internal/engine/event"
+	"github.com/containercraft/kmi-tui/internal/engine/fetch"
+	"github.com/containercraft/kmi-tui/internal/engine/publish"
+	"github.com/containercraft/kmi-tui/internal/engine/trust"
+	"github.com/containercraft/kmi-tui/internal/engine/upstream"
+)
+
+// Config says with what an engine works. Everything it needs from outside comes through here.
+type Config struct {
+	Catalog  *catalog.Catalog
+	Cache    string // folder; made if need be
+	Registry string // HOST/PATH or dir:PATH; "" means the catalogue's
+	Base     string // see container.ResolveBase, or "built"; "" means the catalogue's
+	Mirrors  []upstream.Mirror
+	Jobs     int // targets worked on at once after they are resolved; 0 means half the processors
+
+	Key      string // file of the signing key; "" means the embedded default in KeyDir
+	KeyPEM   []byte // the signing key itself, before Key
+	Password []byte // its passphrase
+	KeyDir   string // where the default key pair is, or is made at its first use
+
+	Insecure bool             // allow plain http to registries that are not loopback
+	Now      func() time.Time // nil means time.Now
+	Commit   string           // commit of the repository that builds; "" asks git in the catalogue's folder
+	Version  string           // of this program
+}
+
+// Engine runs the way of images. Its methods are safe for concurrent use; one Run at a time makes sense.
+type Engine struct {
+	cfg      Config
+	bus      *event.Bus
+	cache    *fetch.Cache
+	registry publish.Registry
+	fetcher  *fetch.Fetcher
+	logs     string
+
+	keyMu  sync.Mutex
+	signer *trust.Signer
+}
+
+// New makes an engine. Its error is a *NotStarted.
+func New(cfg Config) (*Engine, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Registry == "" {
+		cfg.Registry = cfg.Catalog.Project.Registry
+	}
+	if cfg.Base == "" {
+		cfg.Base = cfg.Catalog.Base.Image
+	}
+	if cfg.Jobs <= 0 {
+		cfg.Jobs = max(1, runtime.NumCPU()/2)
+	}
+	cache, err := fetch.OpenCache(cfg.Cache)
+	if err != nil {
+		return nil, &NotStarted{err}
+	}
+	registry, err := publish.Open(cfg.Registry, publish.Options{Insecure: cfg.Insecure})
+	if err != nil {
+		return nil, &NotStarted{err}
+	}
+	e := &Engine{cfg: cfg, bus: event.NewBus(cfg.Now), cache: cache, registry: registry, fetcher: &fetch.Fetcher{Cache: cache}}
+	e.logs = cache.Path("logs", cfg.Now().UTC().Format("20060102T150405")+fmt.Sprintf("-%d", os.Getpid()))
+	return e, nil
+}
+
+// Close ends every subscription.
+func (e *Engine) Close() { e.bus.Close() }
+
+// Catalog is the catalogue that the engine works from.
+func (e *Engine) Catalog() *catalog.Catalog { return e.cfg.Catalog }
+
+// Subscribe returns a subscription to everything that happens from now on.
+func (e *Engine) Subscribe() *Subscription { return e.bus.Subscribe() }
+
+// Destination is where runs publish: HOST/PATH or dir:PATH.
+func (e *Engine) Destination() string { return e.cfg.Registry }
+
+// Logs is the folder of this process's raw logs.
+func (e *Engine) Logs() string { return e.logs }
+
+// scope makes the reporter of a target's stage, with its raw log on disk.
+func (e *Engine) scope(target string, stage Stage) *event.Scope {
+	dir := filepath.Join(e.logs, strings.NewReplacer(":", "-", "/", "-").Replace(target))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return e.bus.Scope(target, string(stage), "")
+	}
+	return e.bus.Scope(target, string(stage), filepath.Join(dir, string(stage)+".log"))
+}
+
+// keptRuns is how many runs' logs stay in the cache.
+const keptRuns = 30
+
+// pruneLogs removes the logs of all but the newest runs.
+func (e *Engine) pruneLogs() {
+	entries, err := os.ReadDir(e.cache.Path("logs"))
+	if err != nil || len(entries) <= keptRuns {
+		return
+	}
+	sort.Slice(entries, func(i, j int) bool { return entries[i].Name() < entries[j].Name() })
+	for _, old := range entries[:len(entries)-keptRuns] {
+		_ = os.RemoveAll(e.cache.Path("logs", old.Name()))
+	}
+}
+
+// key returns the signer. With make, a key pair is generated where there is none yet, and said; without it, the signer
+// is nil then. Its error is a *NotStarted.
+func (e *Engine) key(ctx context.Context, generate bool) (*trust.Signer, error) {
+	e.keyMu.Lock()
+	defer e.keyMu.Unlock()
+	if e.signer != nil {
+		return e.signer, nil
+	}
+	var err error
+	switch {
+	case len(e.cfg.KeyPEM) > 0:
+		e.signer, err = trust.LoadSignerPEM(e.cfg.KeyPEM, e.cfg.Password)
+	case e.cfg.Key != "":
+		e.signer, err = trust.LoadSigner(ctx, e.cfg.Key, e.cfg.Password)
+	default:
+		private := filepath.Join(e.cfg.KeyDir, "cosign.key")
+		if _, serr := os.Stat(private); errors.Is(serr, fs.ErrNotExist) {
+			if !generate {
+				return nil, nil
+			}
+			var pair trust.KeyPair
+			if pair, err = trust.GenerateKey(e.cfg.KeyDir, e.cfg.Password); err != nil {
+				return nil, &NotStarted{err}
+			}
+			protected := "without a passphrase (set COSIGN_PASSWORD before the first use to have one)"
+			if len(e.cfg.Password) > 0 {
+				protected = "with the passphrase of COSIGN_PASSWORD"
+			}
+			e.bus.Scope("", "", "").Logf("A signing key pair was generated for you, %s: %s signs, %s is for those who verify. Keep the first one secret and safe.",
+				protected, pair.Private, pair.Public)
+		}
+		e.signer, err = trust.LoadSigner(ctx, private, e.cfg.Password)
+	}
+	if err != nil {
+		return nil, &NotStarted{err}
+	}
+	return e.signer, nil
+}

@@ -1,0 +1,198 @@
+// Package headless shows a run without the console: live lines on a terminal, plain lines in CI, NDJSON for programs.
+// It imports nothing that talks to a terminal by itself.
+package headless
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/mattn/go-runewidth"
+
+	"github.com/containercraft/kmi-tui/internal/engine"
+	"github.com/containercraft/kmi-tui/internal/engine/event"
+)
+
+// Options say how a run is shown.
+type Options struct {
+	Results  io.Writer               // what was asked for: usually standard output
+	Progress io.Writer               // how it goes: usually standard error
+	Live     bool                    // Progress is a terminal that can redraw lines
+	Colour   bool                    // and shows colours
+	Width    func() int              // columns of that terminal
+	Verbose  bool                    // every log line, not only those of a stage that failed
+	Actions  bool                    // GitHub Actions reads along: groups and annotations
+	Catalog  string                  // the file that annotations point at
+	Line     func(flavor string) int // where in it a flavor stands; nil: unknown
+	Now      func() time.Time        // nil: time.Now
+}
+
+// JSON writes every event as one line of JSON until the subscription ends.
+func JSON(ctx context.Context, sub *engine.Subscription, w io.Writer) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	for {
+		events, ok := sub.Next(ctx)
+		if !ok {
+			return nil
+		}
+		for _, e := range events {
+			if err := enc.Encode(e); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// SummaryJSON writes the last line of a run's NDJSON.
+func SummaryJSON(w io.Writer, s engine.Summary, now time.Time) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(struct {
+		Time time.Time `json:"time"`
+		Kind string    `json:"kind"`
+		engine.Summary
+	}{now, "summary", s})
+}
+
+// PlanJSON writes one object a target.
+func PlanJSON(w io.Writer, plans []engine.Plan) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	for _, p := range plans {
+		if err := enc.Encode(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// PlanText writes the plan as a table and a count.
+func PlanText(w io.Writer, plans []engine.Plan) {
+	width := 0
+	for _, p := range plans {
+		width = max(width, len(p.Target))
+	}
+	count := map[engine.Action]int{}
+	for _, p := range plans {
+		count[p.Action]++
+		fmt.Fprintf(w, "%-*s  %-5s  %s\n", width, p.Target, p.Action, event.Clean(p.Reason))
+		if p.Upstream != nil {
+			fmt.Fprintf(w, "%-*s         upstream   %s, %s, %s, signature %s\n", width, "", p.Upstream.Build, p.Upstream.URL, Bytes(p.Upstream.Size), p.Upstream.Signature)
+		}
+		if p.Published != nil {
+			fmt.Fprintf(w, "%-*s         published  %s as %s\n", width, "", p.Published.Digest, strings.Join(p.Published.Tags, ", "))
+		}
+	}
+	fmt.Fprintf(w, "%d to build, %d with nothing to do, %d that cannot be decided\n", count[engine.Build], count[engine.None], count[engine.Fail])
+}
+
+// SummaryText writes how a run ended: the seconds of every stage, then what each target came to, failures first.
+func SummaryText(w io.Writer, s engine.Summary) {
+	worked := false
+	width := len("target")
+	for _, r := range s.Results {
+		width = max(width, len(r.Target))
+		worked = worked || len(r.Stages) > 0
+	}
+	if worked {
+		fmt.Fprintf(w, "%-*s", width, "target")
+		for _, st := range engine.Stages {
+			fmt.Fprintf(w, "%11s", st)
+		}
+		fmt.Fprintf(w, "%11s\n", "seconds")
+		for _, r := range s.Results {
+			if len(r.Stages) == 0 {
+				continue
+			}
+			fmt.Fprintf(w, "%-*s", width, r.Target)
+			for _, st := range engine.Stages {
+				fmt.Fprintf(w, "%11s", cell(r, st))
+			}
+			fmt.Fprintf(w, "%11.1f\n", r.Seconds)
+		}
+		fmt.Fprintln(w)
+	}
+	for _, failed := range []bool{true, false} {
+		for _, r := range s.Results {
+			if (r.State == event.Failed) != failed {
+				continue
+			}
+			switch r.State {
+			case event.Failed:
+				fmt.Fprintf(w, "FAILED    %s: %s\n", r.Target, r.Error)
+				if r.Remedy != "" {
+					fmt.Fprintf(w, "          what to do: %s\n", r.Remedy)
+				}
+				for _, st := range r.Stages {
+					if st.State == event.Failed && st.Log != "" {
+						fmt.Fprintf(w, "          the whole log: %s\n", st.Log)
+					}
+				}
+			case event.Skipped:
+				fmt.Fprintf(w, "nothing   %s: %s\n", r.Target, r.Reason)
+			default:
+				fmt.Fprintf(w, "done      %s: %s\n", r.Target, r.Reason)
+			}
+			if r.Image != "" {
+				fmt.Fprintf(w, "          image  %s\n", r.Image)
+			}
+			if len(r.Tags) > 0 {
+				fmt.Fprintf(w, "          tags   %s\n", strings.Join(r.Tags, ", "))
+			}
+		}
+	}
+}
+
+// cell is a stage's seconds, or why there are none.
+func cell(r engine.Result, stage engine.Stage) string {
+	for _, st := range r.Stages {
+		if st.Stage != stage {
+			continue
+		}
+		switch st.State {
+		case event.Skipped:
+			return "-"
+		case event.Failed:
+			return fmt.Sprintf("FAILED %.1f", st.Seconds)
+		}
+		return fmt.Sprintf("%.1f", st.Seconds)
+	}
+	return ""
+}
+
+// Bytes spells a number of bytes for people.
+func Bytes(n int64) string {
+	if n < 1<<10 {
+		return fmt.Sprintf("%d B", n)
+	}
+	v, i := float64(n)/1024, 0
+	for ; v >= 1024 && i < 4; i++ {
+		v /= 1024
+	}
+	return fmt.Sprintf("%.1f %s", v, []string{"KiB", "MiB", "GiB", "TiB", "PiB"}[i])
+}
+
+// amount spells progress.
+func amount(e event.Event) string {
+	switch {
+	case e.Unit == "bytes" && e.Total > 0:
+		return Bytes(e.Done) + " of " + Bytes(e.Total)
+	case e.Unit == "bytes":
+		return Bytes(e.Done)
+	case e.Total > 0:
+		return fmt.Sprintf("%d of %d %s", e.Done, e.Total, e.Unit)
+	}
+	return fmt.Sprintf("%d %s", e.Done, e.Unit)
+}
+
+// cut shortens a text to so many columns.
+func cut(s string, width int) string {
+	if width <= 0 {
+		return ""
+	}
+	return runewidth.Truncate(s, width, "…")
+}
