@@ -39,6 +39,8 @@ type Catalog struct {
 	Project Project  `toml:"project"`
 	Base    Base     `toml:"base"`
 	Flavors []Flavor `toml:"flavor"` // in the order of the chart
+
+	lines map[string]int // where each key stands
 }
 
 // Project holds what is the same for every flavor.
