@@ -69,7 +69,6 @@ environment: nothing was started.`,
 	f.StringSliceVar(&o.level, "level", nil, "`LEVEL`,…: planned, preview, proposed, stable (default: all but planned)")
 	f.StringVar(&o.until, "until", "", "last `STAGE` to run: resolve, fetch, customise, pack, test, sign, publish")
 	f.BoolVar(&o.force, "force", false, "do it even where nothing has changed")
-	f.BoolVarP(&o.verbose, "verbose", "v", false, "print every log line")
 	p := root.PersistentFlags()
 	p.StringVar(&o.catalog, "catalog", "", "the catalogue `FILE` (default: distros.toml here or in a folder above)")
 	p.StringVar(&o.registry, "registry", "", "where images are published: `HOST/PATH`, or dir:PATH for an OCI layout on disk")
@@ -77,6 +76,7 @@ environment: nothing was started.`,
 	p.StringVar(&o.base, "base", "", "base image: `REF`, dir:PATH, scratch, or built (made from a package archive)")
 	p.StringArrayVar(&o.mirror, "mirror", nil, "`FROM=TO`: rewrite a prefix of upstream URLs (may be repeated)")
 	p.StringVar(&o.cache, "cache", "", "the cache `DIR` (default: kmi-tui in the user's cache folder)")
+	p.BoolVarP(&o.verbose, "verbose", "v", false, "print every log line")
 	p.IntVar(&o.jobs, "jobs", 0, "targets worked on at once (default: half the processors)")
 	p.BoolVar(&o.insecure, "insecure", false, "allow plain http to a registry that is not on loopback")
 	p.StringVarP(&o.output, "output", "o", "text", "`FORM` of results: text, json (chart: also markdown)")
@@ -238,16 +238,24 @@ func (o *options) show(ctx context.Context, sub *engine.Subscription, e *engine.
 	if o.output == "json" && !o.plan {
 		return headless.JSON(ctx, sub, os.Stdout)
 	}
+	return showText(ctx, sub, o.verbose, e.Catalog())
+}
+
+// showText shows events on standard error: live where that is a terminal, plain elsewhere.
+func showText(ctx context.Context, sub *engine.Subscription, verbose bool, c *catalog.Catalog) error {
 	fd := int(os.Stderr.Fd())
 	live := term.IsTerminal(fd) && os.Getenv("TERM") != "dumb" && os.Getenv("CI") == ""
-	return headless.Text(ctx, sub, headless.Options{Progress: os.Stderr, Live: live, Colour: live && os.Getenv("NO_COLOR") == "", Verbose: o.verbose,
-		Actions: os.Getenv("GITHUB_ACTIONS") == "true", Catalog: e.Catalog().Path, Line: e.Catalog().Line,
+	options := headless.Options{Progress: os.Stderr, Live: live, Colour: live && os.Getenv("NO_COLOR") == "", Verbose: verbose,
 		Width: func() int {
 			if w, _, err := term.GetSize(fd); err == nil && w > 0 {
 				return w
 			}
 			return 80
-		}})
+		}}
+	if c != nil {
+		options.Actions, options.Catalog, options.Line = os.Getenv("GITHUB_ACTIONS") == "true", c.Path, c.Line
+	}
+	return headless.Text(ctx, sub, options)
 }
 
 func (o *options) runConsole(ctx context.Context) error {

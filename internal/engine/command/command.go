@@ -137,6 +137,9 @@ type Process struct {
 // Done is closed when the program and all its output are through.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
+// Kill ends the program at once.
+func (p *Process) Kill() { _ = syscall.Kill(-p.Pid, syscall.SIGKILL) }
+
 // Wait returns how the program ended.
 func (p *Process) Wait() error {
 	<-p.done

@@ -22,6 +22,17 @@ type Scope struct {
 	path   string
 	last   time.Time // of the last progress
 	secret []string
+
+	parent *Scope // of a part of a stage: everything goes there
+	prefix string
+}
+
+// With returns a scope for a part of this stage: its lines begin with prefix. Start and End belong to the whole.
+func (s *Scope) With(prefix string) *Scope {
+	if s == nil {
+		return nil
+	}
+	return &Scope{parent: s, prefix: prefix}
 }
 
 // Scope returns a reporter for a stage of a target. The raw log of the stage goes to logFile, which is made with its
@@ -85,6 +96,10 @@ func (s *Scope) Log(line string) {
 	if s == nil {
 		return
 	}
+	if s.parent != nil {
+		s.parent.Log(s.prefix + line)
+		return
+	}
 	line = s.redact(line)
 	s.raw([]byte(line + "\n"))
 	s.bus.Publish(Event{Target: s.target, Stage: s.stage, Kind: Log, Line: line})
@@ -97,6 +112,10 @@ func (s *Scope) Logf(format string, args ...any) { s.Log(fmt.Sprintf(format, arg
 // is convenient: all but the last of what comes within 50 ms is left out.
 func (s *Scope) Progress(done, total int64, unit string) {
 	if s == nil {
+		return
+	}
+	if s.parent != nil {
+		s.parent.Progress(done, total, unit)
 		return
 	}
 	now := s.bus.now()

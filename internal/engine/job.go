@@ -1,0 +1,590 @@
+package engine
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/containercraft/kmi-tui/internal/engine/boot"
+	"github.com/containercraft/kmi-tui/internal/engine/catalog"
+	"github.com/containercraft/kmi-tui/internal/engine/command"
+	"github.com/containercraft/kmi-tui/internal/engine/container"
+	"github.com/containercraft/kmi-tui/internal/engine/disk"
+	"github.com/containercraft/kmi-tui/internal/engine/event"
+	"github.com/containercraft/kmi-tui/internal/engine/fetch"
+	"github.com/containercraft/kmi-tui/internal/engine/publish"
+	"github.com/containercraft/kmi-tui/internal/engine/trust"
+	"github.com/containercraft/kmi-tui/internal/engine/upstream"
+)
+
+// job is one target on its way. Each stage leaves in it what the next ones need.
+type job struct {
+	e      *Engine
+	target Target
+	force  bool
+
+	repo      publish.Repository
+	snapshot  *upstream.Snapshot
+	key       string // content key, hex
+	published *publish.State
+	plan      Plan
+	nothing   map[Stage]string // why a stage has nothing to do; nil: there is something to do
+
+	disk    *disk.Disk
+	folder  string // where the disk is
+	pulled  time.Time
+	image   v1.Image
+	digest  v1.Hash
+	index   v1.ImageIndex
+	tested  string
+	sigs    map[v1.Hash]v1.Image
+	unlock  func()
+	reached Stage
+
+	result Result
+}
+
+// way is the way of an image. A stage returns what it came to in a few words, or an *event.Skip.
+var way = []struct {
+	stage Stage
+	run   func(*job, context.Context, *event.Scope) (string, error)
+}{
+	{Resolve, (*job).resolve},     // what is newest, what is published, what is to be done
+	{Fetch, (*job).fetch},         // its files, verified, into the cache
+	{Customise, (*job).customise}, // the disk
+	{Pack, (*job).pack},           // the container around it
+	{Test, (*job).test},           // boots exactly that disk
+	{Sign, (*job).sign},           // by digest
+	{Publish, (*job).publish},     // pushed, read back, verified, tagged
+}
+
+// identity is the name that users pull and signatures vouch for.
+func (j *job) identity() string {
+	if where := j.e.registry.String(); !strings.HasPrefix(where, "dir:") {
+		return where + "/" + j.target.Flavor.ID
+	}
+	return j.e.cfg.Catalog.Project.Public + "/" + j.target.Flavor.ID
+}
+
+func (j *job) query(flavor *catalog.Flavor, release *catalog.Release, only []string, scope *event.Scope) upstream.Query {
+	return upstream.Query{Flavor: flavor, Release: release, Arch: j.target.Arch, Project: &j.e.cfg.Catalog.Project, Only: only, Mirrors: j.e.cfg.Mirrors,
+		State: func(name string) string { return j.e.cache.Path("upstream", name) },
+		Lock:  func(ctx context.Context, name string) (func(), error) { return j.e.cache.Lock(ctx, name, scope) }}
+}
+
+// contentKey names what the guest is made of: its packages and the recipe. It decides whether there is anything new.
+func (j *job) contentKey() (string, error) {
+	o := *j.target.Flavor.Origin
+	o.Boot = map[catalog.Arch]catalog.Boot{j.target.Arch: o.Boot[j.target.Arch]}
+	b := o.Boot[j.target.Arch]
+	b.Firmware, b.Memory = nil, 0 // what the test uses is not in the guest
+	o.Boot[j.target.Arch] = b
+	data, err := json.Marshal(struct {
+		Builder, Arch, Codename, Size, Snapshot string
+		Roots                                   []string
+		Origin                                  catalog.Origin
+	}{disk.Version, string(j.target.Arch), j.target.Release.Codename, j.e.cfg.Catalog.Project.DiskSize, j.snapshot.Checksum, j.snapshot.Roots, o})
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+func (j *job) resolve(ctx context.Context, scope *event.Scope) (string, error) {
+	repo, err := j.e.registry.Repository(j.target.Flavor.ID)
+	if err != nil {
+		return "", err
+	}
+	j.repo = repo
+	type current struct {
+		state *publish.State
+		tags  []string
+		err   error
+	}
+	registry := make(chan current, 1)
+	go func() {
+		var c current
+		if c.state, c.err = publish.Current(ctx, repo, j.target.Release.Version, j.target.Arch); c.err == nil && c.state != nil {
+			c.tags, c.err = publish.Dated(ctx, repo, j.target.Release.Version, c.state.Index.Digest)
+		}
+		registry <- c
+	}()
+	j.snapshot, err = upstream.Find(ctx, j.query(j.target.Flavor, j.target.Release, nil, scope), scope)
+	c := <-registry
+	if err = errors.Join(err, c.err); err != nil {
+		return "", err
+	}
+	j.published = c.state
+	s := j.snapshot
+	j.plan.Upstream = &Upstream{URL: s.URL, Size: s.Size, Date: s.Date, Build: s.Build, Checksum: s.Checksum, Signature: s.Signature}
+	if j.key, err = j.contentKey(); err != nil {
+		return "", err
+	}
+	labels := j.published.Labels()
+	if labels != nil {
+		j.plan.Published = &Published{Digest: j.published.Entry.Digest.String(), Tags: append([]string{j.target.Release.Version}, c.tags...), ContentKey: labels[container.LabelContentKey]}
+		j.plan.Published.Date, _ = time.Parse(time.RFC3339, labels["org.opencontainers.image.created"])
+	}
+	if err := j.decide(ctx, labels, c.tags); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s, %d packages, %s, %s; %s: %s", s.Build, len(s.Packages), fetch.Size(s.Size), s.Signature, j.plan.Action, j.plan.Reason), nil
+}
+
+// decide compares what is newest with what is published.
+func (j *job) decide(ctx context.Context, labels map[string]string, dated []string) error {
+	j.plan.Action = Build
+	switch have := labels[container.LabelContentKey]; {
+	case j.published == nil:
+		j.plan.Reason = "not published yet"
+	case labels == nil:
+		j.plan.Reason = "published for other architectures only"
+	case have != "sha256:"+j.key:
+		j.plan.Reason = fmt.Sprintf("the guest has changed: published is content %s, newest is %s", short(have), short(j.key))
+	case j.force:
+		j.plan.Reason = "asked for by --force"
+	default:
+		// The content is the same. What is published has to be whole, too.
+		key, err := j.e.key(ctx, false)
+		if err != nil {
+			return err
+		}
+		if key == nil {
+			j.plan.Reason = "published, but there is no key yet to verify its signature with"
+			return nil
+		}
+		for _, digest := range []v1.Hash{j.published.Index.Digest, j.published.Entry.Digest} {
+			sigs, err := publish.Signatures(ctx, j.repo, digest)
+			if err != nil {
+				return err
+			}
+			if err := trust.Verify(ctx, &key.Key, digest, sigs); err != nil {
+				j.plan.Reason = fmt.Sprintf("published, but %s: %v", digest, err)
+				return nil
+			}
+		}
+		entry := j.published.Entry.Digest
+		j.plan.Action, j.plan.Reason = None, fmt.Sprintf("content %s is published", short(j.key))
+		j.nothing = map[Stage]string{
+			Fetch:     fmt.Sprintf("the newest packages are those of the published image (content %s)", short(j.key)),
+			Customise: fmt.Sprintf("its disk is published: %s", labels[container.LabelDisk]),
+			Pack:      fmt.Sprintf("its container is published: %s", entry),
+			Test:      "tested before publication: " + labels[container.LabelTested],
+			Sign:      fmt.Sprintf("index and image are signed by key %s, verified just now", short(key.ID)),
+			Publish:   fmt.Sprintf("%s → %s", strings.Join(append([]string{j.target.Release.Version}, dated...), ", "), j.published.Index.Digest),
+		}
+		j.digest = entry
+		j.result.Image = j.repo.String() + "@" + j.published.Index.Digest.String()
+		j.result.Tags = j.plan.Published.Tags
+	}
+	return nil
+}
+
+func short(digest string) string {
+	digest = strings.TrimPrefix(digest, "sha256:")
+	if digest == "" {
+		return "unknown"
+	}
+	return digest[:min(12, len(digest))]
+}
+
+// diskRecord is what the cache knows of a finished disk.
+type diskRecord struct {
+	Disk   disk.Disk `json:"disk"`
+	Pulled time.Time `json:"pulled"`
+}
+
+// cached finds a finished disk of this content.
+func (j *job) cached() bool {
+	var r diskRecord
+	j.folder = j.e.cache.Path("disks", j.key)
+	if !j.e.cache.Load("disks", j.key, &r) {
+		return false
+	}
+	info, err := os.Stat(filepath.Join(j.folder, r.Disk.File))
+	if err != nil || info.Size() != r.Disk.Size {
+		return false
+	}
+	j.disk, j.pulled = &r.Disk, r.Pulled
+	return true
+}
+
+func (j *job) fetch(ctx context.Context, scope *event.Scope) (string, error) {
+	unlock, err := j.e.cache.Lock(ctx, "content-"+j.key, scope)
+	if err != nil {
+		return "", err
+	}
+	j.unlock = unlock
+	if j.cached() {
+		return "", event.Skipf("a disk of this content (%s) is in the cache", short(j.key))
+	}
+	// The day on which the first of the files came counts, also when a later run brings the rest.
+	if !j.e.cache.Load("pulled", j.key, &j.pulled) {
+		j.pulled = j.e.cfg.Now().UTC().Truncate(time.Second)
+		if err := j.e.cache.Store("pulled", j.key, j.pulled); err != nil {
+			return "", err
+		}
+	}
+	if err := j.e.fetcher.All(ctx, items(j.snapshot), scope); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%d packages, %s, every SHA-256 verified", len(j.snapshot.Packages), fetch.Size(j.snapshot.Size)), nil
+}
+
+func items(s *upstream.Snapshot) []fetch.Item {
+	list := make([]fetch.Item, len(s.Packages))
+	for i, p := range s.Packages {
+		list[i] = fetch.Item{URL: p.From, Size: p.Size, SHA256: p.SHA256}
+	}
+	return list
+}
+
+func (j *job) customise(ctx context.Context, scope *event.Scope) (string, error) {
+	defer func() {
+		if j.unlock != nil {
+			j.unlock()
+			j.unlock = nil
+		}
+	}()
+	if j.disk != nil {
+		return "", event.Skipf("the disk is in the cache: sha256:%s, %s", short(j.disk.SHA256), fetch.Size(j.disk.Size))
+	}
+	size, err := catalog.ParseSize(j.e.cfg.Catalog.Project.DiskSize)
+	if err != nil {
+		return "", err
+	}
+	work, release, err := j.e.cache.Work("disk")
+	if err != nil {
+		return "", err
+	}
+	defer release()
+	d, err := disk.Build(ctx, disk.Spec{Origin: j.target.Flavor.Origin, Arch: j.target.Arch, Codename: j.target.Release.Codename, Snapshot: j.snapshot,
+		Blob: j.e.cache.Blob, Key: j.key, Size: size, Dir: work}, scope)
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(filepath.Dir(j.folder), 0o755); err != nil {
+		return "", fetch.Explain(err, j.e.cache.Dir())
+	}
+	if err := os.RemoveAll(j.folder); err != nil {
+		return "", err
+	}
+	if err := os.Rename(filepath.Join(work, "result"), j.folder); err != nil {
+		return "", err
+	}
+	if err := j.e.cache.Store("disks", j.key, diskRecord{*d, j.pulled}); err != nil {
+		return "", err
+	}
+	j.disk = d
+	return fmt.Sprintf("%s virtual, %s qcow2, sha256:%s", fetch.Size(d.VirtualSize), fetch.Size(d.Size), short(d.SHA256)), nil
+}
+
+func (j *job) pack(ctx context.Context, scope *event.Scope) (string, error) {
+	path := filepath.Join(j.folder, j.disk.File)
+	sum, _, err := disk.Sum(path)
+	if err != nil {
+		return "", err
+	}
+	if sum != j.disk.SHA256 {
+		_ = os.RemoveAll(j.folder)
+		return "", event.WithRemedy(fmt.Errorf("%s: expected sha256:%s, found sha256:%s: the cache is damaged", path, j.disk.SHA256, sum), "run again: the disk will be built anew")
+	}
+	base, baseName, err := j.base(ctx, scope)
+	if err != nil {
+		return "", err
+	}
+	packages, err := os.ReadFile(filepath.Join(j.folder, j.disk.Packages))
+	if err != nil {
+		return "", err
+	}
+	j.tested = strings.Join(j.target.Flavor.Origin.Boot[j.target.Arch].Firmware, " ") + " baseline " + boot.Version
+	f, r, p := j.target.Flavor, j.target.Release, j.e.cfg.Catalog.Project
+	commit := j.e.commit(ctx)
+	created := j.pulled.UTC().Truncate(24 * time.Hour)
+	fields := []container.Field{
+		{Name: "name", Value: f.Name + " " + r.Version}, {Name: "flavor", Value: f.ID}, {Name: "release", Value: r.Version}, {Name: "codename", Value: r.Codename},
+		{Name: "architecture", Value: string(j.target.Arch)}, {Name: "level", Value: string(f.Level)}, {Name: "user", Value: f.User},
+		{Name: "source", Value: p.Source}, {Name: "commit", Value: commit}, {Name: "builder", Value: "kmi-tui " + j.e.cfg.Version},
+		{Name: "upstream", Value: j.snapshot.URL}, {Name: "upstream-build", Value: j.snapshot.Build}, {Name: "upstream-date", Value: j.snapshot.Date.Format(time.RFC3339)},
+		{Name: "pulled", Value: j.pulled.Format("2006-01-02")}, {Name: "checksum", Value: j.snapshot.Checksum}, {Name: "checksum-of", Value: "the sorted list of packages: name, version, architecture, SHA-256; each verified"},
+		{Name: "signature", Value: j.snapshot.Signature}, {Name: "documentation", Value: f.Docs}, {Name: "download", Value: f.Download}, {Name: "home", Value: f.Home}, {Name: "licence", Value: f.Licence},
+		{Name: "disk", Value: "/disk/" + container.DiskFile}, {Name: "disk-format", Value: j.disk.Format}, {Name: "disk-sha256", Value: j.disk.SHA256},
+		{Name: "disk-virtual-size", Value: strconv.FormatInt(j.disk.VirtualSize, 10)}, {Name: "content-key", Value: "sha256:" + j.key},
+		{Name: "tested", Value: j.tested}, {Name: "base", Value: baseName},
+		{Name: "verify", Value: "kmi-tui verify " + j.identity() + ":" + r.Version + " --key cosign.pub"},
+	}
+	labels := map[string]string{
+		"org.opencontainers.image.title":         f.Name + " " + r.Version,
+		"org.opencontainers.image.description":   f.Name + " " + r.Version + " as a KubeVirt containerDisk",
+		"org.opencontainers.image.version":       r.Version,
+		"org.opencontainers.image.source":        p.Source,
+		"org.opencontainers.image.revision":      commit,
+		"org.opencontainers.image.url":           f.Home,
+		"org.opencontainers.image.documentation": f.Docs,
+		"org.opencontainers.image.vendor":        p.Name,
+		"org.opencontainers.image.created":       created.Format(time.RFC3339),
+		"org.opencontainers.image.base.name":     baseName,
+		container.LabelContentKey:                "sha256:" + j.key,
+		container.LabelDisk:                      "sha256:" + j.disk.SHA256,
+		container.LabelLevel:                     string(f.Level),
+		container.LabelTested:                    j.tested,
+		container.LabelUpstream:                  j.snapshot.Build,
+		container.LabelVirtualSize:               strconv.FormatInt(j.disk.VirtualSize, 10),
+	}
+	environment := map[string]string{}
+	if v := f.Instancetype[j.target.Arch]; v != "" {
+		environment["INSTANCETYPE_KUBEVIRT_IO_DEFAULT_INSTANCETYPE"] = v
+	}
+	if v := f.Preference[j.target.Arch]; v != "" {
+		environment["INSTANCETYPE_KUBEVIRT_IO_DEFAULT_PREFERENCE"] = v
+	}
+	for k, v := range labels {
+		if v == "" {
+			delete(labels, k)
+		}
+	}
+	j.image, err = container.Build(container.Spec{Base: base, Arch: j.target.Arch, DiskPath: path, Metadata: fields, Packages: packages,
+		Licences: os.DirFS(filepath.Join(j.folder, j.disk.Licences)), Labels: labels, Environment: environment, Created: created})
+	if err != nil {
+		return "", err
+	}
+	if j.digest, err = j.image.Digest(); err != nil {
+		return "", err
+	}
+	size, err := imageSize(j.image)
+	return fmt.Sprintf("image %s, %s on %s", j.digest, fetch.Size(size), baseName), err
+}
+
+func imageSize(img v1.Image) (size int64, err error) {
+	m, err := img.Manifest()
+	if err != nil {
+		return 0, err
+	}
+	for _, l := range m.Layers {
+		size += l.Size
+	}
+	return size, nil
+}
+
+// base finds the base image, or makes one from a package archive.
+func (j *job) base(ctx context.Context, scope *event.Scope) (v1.Image, string, error) {
+	if j.e.cfg.Base != "built" {
+		return container.Base(ctx, j.e.cfg.Base, j.target.Arch)
+	}
+	b := j.e.cfg.Catalog.Base.Built
+	flavor, release, err := j.e.cfg.Catalog.Release(b.Flavor, b.Release)
+	if err != nil {
+		return nil, "", event.WithRemedy(err, "describe [base.built] in %s, or name another base with --base", j.e.cfg.Catalog.Path)
+	}
+	s, err := upstream.Find(ctx, j.query(flavor, release, b.Packages, scope), scope)
+	if err != nil {
+		return nil, "", fmt.Errorf("base image: %w", err)
+	}
+	var skip *event.Skip
+	if err := j.e.fetcher.All(ctx, items(s), scope); err != nil && !errors.As(err, &skip) {
+		return nil, "", fmt.Errorf("base image: %w", err)
+	}
+	var tars []io.Reader
+	var names []string
+	for _, p := range s.Packages {
+		data, err := command.Output(ctx, command.Command{Name: "dpkg-deb", Args: []string{"--fsys-tarfile", j.e.cache.Blob(p.SHA256)}}, 64<<20, scope)
+		if err != nil {
+			return nil, "", fmt.Errorf("base image: %w", err)
+		}
+		tars = append(tars, strings.NewReader(string(data)))
+		names = append(names, p.Name+" "+p.Version)
+	}
+	scope.Logf("the base image is made of %s, from %s", strings.Join(names, ", "), s.URL)
+	img, err := container.FromFiles(tars, b.Links)
+	return img, "built from " + strings.Join(names, ", "), err
+}
+
+// testRecord is a boot test that passed.
+type testRecord struct {
+	Time    time.Time     `json:"time"`
+	Results []boot.Result `json:"results"`
+}
+
+func (j *job) test(ctx context.Context, scope *event.Scope) (string, error) {
+	b := j.target.Flavor.Origin.Boot[j.target.Arch]
+	id := sha256.Sum256([]byte(strings.Join(append([]string{j.disk.SHA256, boot.Version, string(j.target.Arch), j.target.Flavor.User, strconv.Itoa(b.Memory)}, b.Firmware...), " ")))
+	key := hex.EncodeToString(id[:])
+	var record testRecord
+	if j.e.cache.Load("tests", key, &record) && !j.force {
+		return "", event.Skipf("this disk passed on %s: %s", record.Time.Format("2006-01-02 15:04"), passed(record.Results))
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type outcome struct {
+		result boot.Result
+		err    error
+	}
+	// A machine takes one processor: as many at once as there are.
+	slots := make(chan struct{}, max(1, runtime.NumCPU()/max(1, j.e.cfg.Jobs)))
+	outcomes := make([]chan outcome, len(b.Firmware))
+	for i, firmware := range b.Firmware {
+		outcomes[i] = make(chan outcome, 1)
+		sub := scope.With(firmware + " | ")
+		go func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			work, release, err := j.e.cache.Work("boot")
+			if err != nil {
+				outcomes[i] <- outcome{err: err}
+				return
+			}
+			defer release()
+			// The machine gets a bigger disk than the image: the root has to grow.
+			r, err := boot.Run(ctx, boot.Spec{Disk: filepath.Join(j.folder, j.disk.File), Arch: j.target.Arch, Firmware: firmware, Memory: b.Memory,
+				User: j.target.Flavor.User, Size: j.disk.VirtualSize + 2<<30, Full: i == 0, Dir: work}, sub)
+			if err != nil {
+				cancel() // the others need not go on
+			}
+			outcomes[i] <- outcome{r, err}
+		}()
+	}
+	var failures []error
+	for _, c := range outcomes {
+		o := <-c
+		record.Results = append(record.Results, o.result)
+		if o.err != nil && !errors.Is(o.err, context.Canceled) {
+			failures = append(failures, o.err)
+		}
+	}
+	if err := errors.Join(failures...); err != nil {
+		return "", err
+	}
+	if err := ctx.Err(); err != nil {
+		return "", context.Cause(ctx)
+	}
+	record.Time = j.e.cfg.Now().UTC()
+	return passed(record.Results), j.e.cache.Store("tests", key, record)
+}
+
+func passed(results []boot.Result) string {
+	words := make([]string, len(results))
+	for i, r := range results {
+		words[i] = fmt.Sprintf("%s %d checks in %.0f s (%s)", r.Firmware, len(r.Checks), r.Seconds, r.Accel)
+	}
+	return strings.Join(words, ", ")
+}
+
+func (j *job) sign(ctx context.Context, scope *event.Scope) (string, error) {
+	key, err := j.e.key(ctx, true)
+	if err != nil {
+		return "", err
+	}
+	// Whoever publishes for another architecture of this release at the same time waits: the index is one.
+	unlock, err := j.e.cache.Lock(ctx, "release-"+hexOf(j.repo.String()+":"+j.target.Release.Version), scope)
+	if err != nil {
+		return "", err
+	}
+	j.unlock = unlock
+	var kept []v1.Descriptor
+	if j.published, err = publish.Current(ctx, j.repo, j.target.Release.Version, j.target.Arch); err != nil {
+		return "", err
+	}
+	if j.published != nil {
+		kept = j.published.Entries
+	}
+	if j.index, err = container.Index(map[catalog.Arch]v1.Image{j.target.Arch: j.image}, kept, nil); err != nil {
+		return "", err
+	}
+	index, err := j.index.Digest()
+	if err != nil {
+		return "", err
+	}
+	j.sigs = map[v1.Hash]v1.Image{}
+	for _, digest := range []v1.Hash{index, j.digest} {
+		old, err := publish.Signatures(ctx, j.repo, digest)
+		if err != nil {
+			return "", err
+		}
+		if j.sigs[digest], err = trust.Sign(ctx, key, j.identity(), digest, j.identity()+":"+j.target.Release.Version, old); err != nil {
+			return "", err
+		}
+	}
+	return fmt.Sprintf("index %s and its image, by key %s", index, short(key.ID)), nil
+}
+
+func hexOf(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(sum[:8])
+}
+
+func (j *job) publish(ctx context.Context, scope *event.Scope) (string, error) {
+	key, err := j.e.key(ctx, true)
+	if err != nil {
+		return "", err
+	}
+	version := j.target.Release.Version
+	tags, err := publish.Publish(ctx, j.repo, publish.Release{Image: j.image, Index: j.index, Disk: j.disk.SHA256, Signatures: j.sigs, Key: &key.Key,
+		Moving: []string{version}, Fixed: version + "-" + j.e.cfg.Now().UTC().Format("20060102")}, scope)
+	if err != nil {
+		return "", err
+	}
+	index, err := j.index.Digest()
+	if err != nil {
+		return "", err
+	}
+	j.result.Image = j.repo.String() + "@" + index.String()
+	j.result.Tags = tags
+	j.pruneDisks()
+	return fmt.Sprintf("%s, read back and verified; tags %s", j.result.Image, strings.Join(tags, ", ")), nil
+}
+
+// keptDisks is how many finished disks of a target stay in the cache.
+const keptDisks = 2
+
+// pruneDisks removes older disks of this target.
+func (j *job) pruneDisks() {
+	var history []string
+	name := j.target.String()
+	j.e.cache.Load("history", name, &history)
+	list := []string{j.key}
+	for _, k := range history {
+		if k != j.key {
+			list = append(list, k)
+		}
+	}
+	for _, old := range list[min(keptDisks, len(list)):] {
+		if len(old) == 64 && strings.Trim(old, "0123456789abcdef") == "" {
+			_ = os.RemoveAll(j.e.cache.Path("disks", old))
+		}
+	}
+	_ = j.e.cache.Store("history", name, list[:min(keptDisks, len(list))])
+}
+
+// commit is the commit of the repository that builds: what was configured, what CI says, or what git says of the
+// catalogue's folder, with "-dirty" where files differ.
+func (e *Engine) commit(ctx context.Context) string {
+	if e.cfg.Commit != "" {
+		return e.cfg.Commit
+	}
+	dir := filepath.Dir(e.cfg.Catalog.Path)
+	git := func(args ...string) (string, error) {
+		out, err := command.Output(ctx, command.Command{Name: "git", Args: append([]string{"-C", dir}, args...)}, 0, nil)
+		return strings.TrimSpace(string(out)), err
+	}
+	head, err := git("rev-parse", "HEAD")
+	if err != nil || head == "" {
+		return "unknown"
+	}
+	if changes, err := git("status", "--porcelain", "--untracked-files=no"); err != nil || changes != "" {
+		head += "-dirty"
+	}
+	return head
+}
