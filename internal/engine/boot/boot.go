@@ -136,7 +136,7 @@ func (s Spec) arguments(accel, sock string, port int) []string {
 		"-qmp", "unix:" + filepath.Join(sock, "qmp") + ",server=on,wait=off",
 		"-device", "virtio-rng-pci",
 		"-device", "virtio-serial-pci", "-chardev", "socket,id=agent,server=on,wait=off,path=" + filepath.Join(sock, "agent"),
-		"-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
+		"-device", "virtserialport,id=agent0,chardev=agent,name=org.qemu.guest_agent.0",
 		"-netdev", fmt.Sprintf("user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:%d-:22", port), "-device", "virtio-net-pci,netdev=net,romfile="}
 	if f := m.firmware[s.Firmware]; f.code != "" {
 		args = append(args, "-drive", "if=pflash,format=raw,readonly=on,file="+f.code, "-drive", "if=pflash,format=raw,file="+filepath.Join(s.Dir, "vars.fd"))

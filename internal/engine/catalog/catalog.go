@@ -40,7 +40,7 @@ type Catalog struct {
 	Base    Base     `toml:"base"`
 	Flavors []Flavor `toml:"flavor"` // in the order of the chart
 
-	lines map[string]int // where each key stands
+	lines map[string]int // where each flavor begins, by its id
 }
 
 // Project holds what is the same for every flavor.

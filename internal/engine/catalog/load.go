@@ -4,44 +4,70 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
-	"reflect"
 	"regexp"
+	"sort"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/BurntSushi/toml"
-	"github.com/agext/levenshtein"
 	"github.com/creachadair/tomledit"
 	"github.com/creachadair/tomledit/parser"
+	"github.com/creachadair/tomledit/scanner"
+
+	"github.com/containercraft/kmi-tui/internal/engine/event"
 )
 
-// maxFile is the size in bytes from which a catalogue is refused.
-const maxFile = 1 << 20
+// Limits of a catalogue's file. What its types can hold is nested five levels deep; parsers need memory in proportion to
+// the square of a key's parts.
+const (
+	maxFile     = 1 << 20 // bytes
+	maxNesting  = 32      // brackets within brackets
+	maxParts    = 32      // of a dotted key
+	maxProblems = 1000    // after which nobody looks for more
+	maxTold     = 100     // problems in the text of an error
+)
 
 // Problem is one mistake in a catalogue.
 type Problem struct {
 	File    string `json:"file"`
-	Line    int    `json:"line"` // 1-based; 0: the file as a whole
-	Message string `json:"message"`
+	Line    int    `json:"line"`          // 1-based; 0: the file as a whole
+	Key     string `json:"key,omitempty"` // what is wrong, as people say it: `flavor "debian": level`
+	Message string `json:"message"`       // what is wrong with it, and what to write instead
 }
 
+// String is the problem as one line: `distros.toml:12: flavor "debian": level: "beta" is not a level: write one of …`.
 func (p Problem) String() string {
-	if p.Line == 0 {
-		return p.File + ": " + p.Message
+	s := p.File + ": "
+	if p.Line > 0 {
+		s = fmt.Sprintf("%s:%d: ", p.File, p.Line)
 	}
-	return fmt.Sprintf("%s:%d: %s", p.File, p.Line, p.Message)
+	if p.Key != "" {
+		s += p.Key + ": "
+	}
+	return s + p.Message
 }
 
 // Problems are all the mistakes of a catalogue, in the order of their lines. It is the error of Load and Parse.
 type Problems []Problem
 
+// Error has a line for each mistake, up to a hundred, and, where there are several, their number at the end.
 func (p Problems) Error() string {
-	lines := make([]string, len(p))
+	var lines []string
 	for i := range p {
-		lines[i] = p[i].String()
+		if i == maxTold {
+			lines = append(lines, fmt.Sprintf("… and %d more", len(p)-i))
+			break
+		}
+		lines = append(lines, p[i].String())
 	}
-	if len(p) > 1 {
+	switch {
+	case len(p) >= maxProblems:
+		lines = append(lines, fmt.Sprintf("%d mistakes or more", len(p)))
+	case len(p) > 1:
 		lines = append(lines, fmt.Sprintf("%d mistakes", len(p)))
 	}
 	return strings.Join(lines, "\n")
@@ -49,218 +75,240 @@ func (p Problems) Error() string {
 
 // Load reads and checks a catalogue. The error is a Problems, or that of the file system.
 func Load(path string) (*Catalog, error) {
-	info, err := os.Stat(path)
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	if info.Size() > maxFile {
-		return nil, Problems{{File: path, Message: fmt.Sprintf("has %d bytes: a catalogue has at most %d", info.Size(), maxFile)}}
-	}
-	data, err := os.ReadFile(path)
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
 		return nil, err
 	}
 	return Parse(path, data)
 }
 
-// Parse reads and checks a catalogue; name stands for its file in messages. The error is a Problems.
+// Parse reads and checks a catalogue; name stands for its file in messages. The error is a Problems. A catalogue that it
+// returns fits every rule, whoever wrote it: its ids and releases can be parts of registry paths, tags and file names,
+// its packages arguments of programs, its names cells of a table.
 func Parse(name string, data []byte) (*Catalog, error) {
-	if len(data) > maxFile {
-		return nil, Problems{{File: name, Message: fmt.Sprintf("has %d bytes: a catalogue has at most %d", len(data), maxFile)}}
+	v := &validator{Catalog: &Catalog{Path: name, lines: map[string]int{}}, file: name}
+	top, values := v.read(data)
+	if values != nil {
+		root := place{v: v, spot: top}
+		v.fill(root, "", v.Catalog, values)
+		v.check(root)
 	}
-	c := &Catalog{Path: name, lines: map[string]int{}}
-	v := &validator{Catalog: c, file: name}
-	doc, err := tomledit.Parse(bytes.NewReader(data))
-	if err == nil {
-		c.index(doc, v)
+	if len(v.problems) > 0 {
+		sort.SliceStable(v.problems, func(i, j int) bool { return v.problems[i].Line < v.problems[j].Line })
+		return nil, v.problems
 	}
-	if _, derr := toml.Decode(string(data), c); derr != nil {
-		var parse toml.ParseError
-		if errors.As(derr, &parse) {
-			message := parse.Message
-			if message == "" {
-				message = strings.TrimPrefix(derr.Error(), "toml: ")
-			}
-			v.problems = append(v.problems, Problem{name, parse.Position.Line, message})
-		} else {
-			p := Problem{name, 0, strings.TrimPrefix(derr.Error(), "toml: ")}
-			if m := typeError.FindStringSubmatch(p.Message); m != nil {
-				p.Line, _ = strconv.Atoi(m[1])
-				p.Message = m[2] + ": " + m[3]
-			}
-			v.problems = append(v.problems, p)
-		}
-		return nil, v.sorted()
-	}
-	if err != nil { // one of the two parsers is stricter: believe it, line numbers come from it
-		return nil, Problems{{File: name, Message: err.Error()}}
-	}
-	v.check()
-	if problems := v.sorted(); len(problems) > 0 {
-		return nil, problems
-	}
-	return c, nil
+	return v.Catalog, nil
 }
 
-// typeError is how the decoder tells of a value of the wrong type.
-var typeError = regexp.MustCompile(`^line (\d+) \(last key "([^"]*)"\): (.*)$`)
+// Line is the line of the file on which the flavor with this id begins; 0 if it is unknown.
+func (c *Catalog) Line(flavor string) int { return c.lines[flavor] }
 
-// unknown is a key that nobody knows, until its place can be spelled.
-type unknown struct {
-	parent  string
-	line    int
-	message string
-}
-
-// Line is the line of the file on which the flavor begins; 0 if it is unknown.
-func (c *Catalog) Line(flavor string) int {
+// Release finds a release by its flavor's id and its version.
+func (c *Catalog) Release(id, version string) (*Flavor, *Release, error) {
 	for i := range c.Flavors {
-		if c.Flavors[i].ID == flavor {
-			return c.lines[fmt.Sprintf("flavor[%d]", i)]
-		}
-	}
-	return 0
-}
-
-// index notes on which line every key stands, by its path ("flavor[3].origin.kind"), and reports keys that nobody knows.
-func (c *Catalog) index(doc *tomledit.Document, v *validator) {
-	count := map[string]int{}
-	// resolve turns a heading's name into a path with the indexes of the arrays it is in.
-	resolve := func(name parser.Key) string {
-		path := ""
-		for _, part := range name {
-			path = child(path, part)
-			if n, ok := count[path]; ok {
-				path = fmt.Sprintf("%s[%d]", path, n-1)
-			}
-		}
-		return path
-	}
-	if doc.Global != nil {
-		c.items("", doc.Global.Items, v)
-	}
-	for _, s := range doc.Sections {
-		var path string
-		if s.IsArray {
-			array := child(resolve(s.Name[:len(s.Name)-1]), s.Name[len(s.Name)-1])
-			path = fmt.Sprintf("%s[%d]", array, count[array])
-			count[array]++
-		} else {
-			path = resolve(s.Name)
-		}
-		c.note(path, s.Line, v)
-		c.items(path, s.Items, v)
-	}
-}
-
-func (c *Catalog) items(path string, items []parser.Item, v *validator) {
-	for _, item := range items {
-		if kv, ok := item.(*parser.KeyValue); ok {
-			c.pair(path, kv, v)
-		}
-	}
-}
-
-func (c *Catalog) pair(path string, kv *parser.KeyValue, v *validator) {
-	for _, part := range kv.Name {
-		path = child(path, part)
-	}
-	c.note(path, kv.Line, v)
-	if inline, ok := kv.Value.X.(parser.Inline); ok {
-		for _, sub := range inline {
-			if sub.Line == 0 {
-				sub.Line = kv.Line
-			}
-			c.pair(path, sub, v)
-		}
-	}
-}
-
-// note remembers a key's line, once, and checks that the key is one of the catalogue's.
-func (c *Catalog) note(path string, line int, v *validator) {
-	if _, ok := c.lines[path]; ok {
-		return
-	}
-	c.lines[path] = line
-	parent, key := "", path
-	if i := strings.LastIndexByte(path, '\x00'); i >= 0 {
-		parent, key = path[:i], path[i+1:]
-	}
-	key, _, _ = strings.Cut(key, "[")
-	t, ok := typeAt(reflect.TypeOf(Catalog{}), parent)
-	if !ok || t.Kind() != reflect.Struct {
-		return // its parent was reported, or holds free names
-	}
-	var known []string
-	for i := range t.NumField() {
-		if name := t.Field(i).Tag.Get("toml"); name != "" && name != "-" {
-			if name == key {
-				return
-			}
-			known = append(known, name)
-		}
-	}
-	v.unknown = append(v.unknown, unknown{parent, line, fmt.Sprintf("unknown key %q: %s", key, nearest(key, known))})
-}
-
-// Paths are held together by a character that no message shows.
-func child(path, key string) string {
-	if path == "" {
-		return key
-	}
-	return path + "\x00" + key
-}
-
-// typeAt follows a path through the catalogue's types.
-func typeAt(t reflect.Type, path string) (reflect.Type, bool) {
-	if path == "" {
-		return t, true
-	}
-	for _, part := range strings.Split(path, "\x00") {
-		name, index, _ := strings.Cut(part, "[")
-		for t.Kind() == reflect.Pointer {
-			t = t.Elem()
-		}
-		switch t.Kind() {
-		case reflect.Map:
-			t = t.Elem()
-		case reflect.Struct:
-			found := false
-			for i := range t.NumField() {
-				if t.Field(i).Tag.Get("toml") == name {
-					t, found = t.Field(i).Type, true
-					break
+		if f := &c.Flavors[i]; f.ID == id {
+			for j := range f.Releases {
+				if f.Releases[j].Version == version {
+					return f, &f.Releases[j], nil
 				}
 			}
-			if !found {
-				return nil, false
-			}
-		default:
-			return nil, false
-		}
-		if index != "" {
-			if t.Kind() != reflect.Slice {
-				return nil, false
-			}
-			t = t.Elem()
 		}
 	}
-	for t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
-	return t, true
+	return nil, nil, fmt.Errorf("there is no release %s:%s: write a flavor and a release of this catalogue", show(id), show(version))
 }
 
-// nearest says what may have been meant.
-func nearest(word string, known []string) string {
-	best, distance := "", 4
-	for _, k := range known {
-		if d := levenshtein.Distance(strings.ToLower(word), k, nil); d < distance {
-			best, distance = k, d
+// read turns the file into values and the lines where they stand. values is nil if the file as such is wrong.
+func (v *validator) read(data []byte) (top *spot, values map[string]any) {
+	whole := func(line int, format string, args ...any) {
+		v.report(Problem{File: v.file, Line: line, Message: fmt.Sprintf(format, args...)})
+	}
+	if len(data) > maxFile {
+		whole(0, "is larger than %d bytes, which no catalogue needs: take out what does not belong", maxFile)
+		return nil, nil
+	}
+	if bytes.HasPrefix(data, []byte("\ufeff")) {
+		whole(1, "begins with a byte order mark: save the file as UTF-8 without one")
+		data = data[len("\ufeff"):]
+	}
+	for i, line := range bytes.Split(data, []byte("\n")) {
+		if !utf8.Valid(line) {
+			whole(i+1, "is not UTF-8: save the file as UTF-8")
+			return nil, nil
+		}
+		if j := bytes.IndexFunc(line, invisible); j >= 0 {
+			r, _ := utf8.DecodeRune(line[j:])
+			whole(i+1, "has the invisible character %U: leave it out", r)
 		}
 	}
-	if best != "" {
-		return "did you mean " + strconv.Quote(best) + "?"
+	if line, what := excess(data); what != "" {
+		whole(line, "%s", what)
+		return nil, nil
 	}
-	return "write one of " + strings.Join(known, ", ")
+	doc, err := tomledit.Parse(bytes.NewReader(data))
+	if err != nil {
+		line, message := syntax(data, err)
+		whole(line, "%s", message)
+		return nil, nil
+	}
+	if _, err := toml.Decode(string(data), &values); err != nil {
+		line, message := decodeError(err)
+		whole(line, "%s", message)
+		return nil, nil
+	}
+	return index(doc), values
+}
+
+// invisible tells of characters that show nothing or change how others are shown: what a reviewer sees has to be what is
+// there. TOML itself refuses control characters.
+func invisible(r rune) bool {
+	return unicode.Is(unicode.Cf, r) || unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r) || r >= 0x80 && r < 0xa0
+}
+
+// excess looks for what would cost a parser more than a catalogue is worth.
+func excess(data []byte) (line int, what string) {
+	depth, parts := 0, 0
+	s := scanner.New(bytes.NewReader(data))
+	for s.Next() == nil {
+		switch s.Token() {
+		case scanner.LBracket, scanner.LInline:
+			depth, parts = depth+1, 0
+		case scanner.RBracket, scanner.RInline:
+			depth, parts = depth-1, 0
+		case scanner.Dot:
+			parts++
+		case scanner.Float: // also how 1.2 reads in a key
+			parts += bytes.Count(s.Text(), []byte("."))
+		case scanner.Newline, scanner.Equal, scanner.Comma:
+			parts = 0
+		}
+		if depth > maxNesting {
+			return s.Location().First.Line, fmt.Sprintf("is nested deeper than %d levels: see the other rows for the form", maxNesting)
+		}
+		if parts >= maxParts {
+			return s.Location().First.Line, fmt.Sprintf("has a key of more than %d parts: see the other rows for the form", maxParts)
+		}
+	}
+	return 0, ""
+}
+
+// What the lexer did not get through must not be nested deeper than this many braces, or have keys of so many parts, for
+// the decoder to be asked about it.
+const maxBraces = 500
+
+var (
+	longKey  = regexp.MustCompile(`(?:(?:[^\s.="'\[\]{},#]+|"(?:[^"\\\n]|\\.)*"|'[^'\n]*')[ \t]*\.[ \t]*){32}`)
+	position = regexp.MustCompile(`^(?:at )?(\d+):\d+\S*:? ?`) // how tomledit's errors begin
+)
+
+// syntax says on which line the file stops being TOML, and why: in the words of the decoder, which explains better, if
+// it is safe to ask it.
+func syntax(data []byte, err error) (line int, message string) {
+	if bytes.Count(data, []byte("{")) < maxBraces && !longKey.Match(data) {
+		var values map[string]any
+		if _, derr := toml.Decode(string(data), &values); derr != nil {
+			return decodeError(derr)
+		}
+	}
+	message = strings.TrimPrefix(err.Error(), "parse error: ")
+	if m := position.FindStringSubmatch(message); m != nil {
+		line, _ = strconv.Atoi(m[1])
+		message = message[len(m[0]):]
+	}
+	return line, "is not TOML 1.0 here: " + event.Clean(message) + ": write KEY = VALUE, with texts in quotes and an inline table on one line"
+}
+
+func decodeError(err error) (line int, message string) {
+	var parse toml.ParseError
+	if !errors.As(err, &parse) {
+		return 0, event.Clean(err.Error())
+	}
+	message = parse.Message
+	if message == "" {
+		_, message, _ = strings.Cut(parse.Error(), "): ")
+	}
+	return parse.Position.Line, "is not TOML here: " + event.Clean(message)
+}
+
+// spot is where something stands in the file: its line, and the spots of what it holds.
+type spot struct {
+	line  int
+	bad   bool // reported already; what follows from that is not
+	keys  map[string]*spot
+	items []*spot
+}
+
+// key finds or makes the spot of a key; a new one is on this line.
+func (s *spot) key(name string, line int) *spot {
+	if k, ok := s.keys[name]; ok {
+		return k
+	}
+	if s.keys == nil {
+		s.keys = map[string]*spot{}
+	}
+	k := &spot{line: line}
+	s.keys[name] = k
+	return k
+}
+
+// index notes where everything stands in a document that the decoder has accepted.
+func index(doc *tomledit.Document) *spot {
+	top := &spot{}
+	if doc.Global != nil {
+		top.add(doc.Global.Items)
+	}
+	for _, section := range doc.Sections {
+		s := top
+		for i, part := range section.Name {
+			s = s.key(part, section.Line)
+			if i == len(section.Name)-1 {
+				if section.IsArray {
+					s.items = append(s.items, &spot{line: section.Line})
+				} else {
+					s.line = section.Line
+				}
+			}
+			if n := len(s.items); n > 0 {
+				s = s.items[n-1]
+			}
+		}
+		s.add(section.Items)
+	}
+	return top
+}
+
+func (s *spot) add(items []parser.Item) {
+	for _, item := range items {
+		if kv, ok := item.(*parser.KeyValue); ok {
+			s.pair(kv)
+		}
+	}
+}
+
+func (s *spot) pair(kv *parser.KeyValue) {
+	for _, part := range kv.Name {
+		s = s.key(part, kv.Line)
+	}
+	s.value(kv.Value)
+}
+
+func (s *spot) value(v parser.Value) {
+	switch x := v.X.(type) {
+	case parser.Inline:
+		for _, kv := range x {
+			s.pair(kv)
+		}
+	case parser.Array:
+		for _, item := range x {
+			if one, ok := item.(parser.Value); ok {
+				sub := &spot{line: one.Line}
+				sub.value(one)
+				s.items = append(s.items, sub)
+			}
+		}
+	}
 }

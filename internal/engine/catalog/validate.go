@@ -1,28 +1,40 @@
 package catalog
 
 import (
+	"errors"
 	"fmt"
+	"math"
 	"net/url"
 	"path"
 	"regexp"
 	"slices"
-	"sort"
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
-// What ends up in registry paths, tags, file names or arguments of programs has to fit these.
+// What ends up in registry paths, tags, file names, a table or arguments of programs has to fit these. None of them fits
+// a text with "..", a space, a control character, or a dash at its beginning.
 var (
 	idForm          = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
 	versionForm     = regexp.MustCompile(`^[a-z0-9]+([._-][a-z0-9]+)*$`)
-	packageForm     = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]*$`)
+	packageForm     = regexp.MustCompile(`^[a-z0-9]([a-z0-9+.-]*[a-z0-9+])?$`) // with a dash at its end apt would remove it
+	archNameForm    = regexp.MustCompile(`^[a-z0-9]+([_-][a-z0-9]+)*$`)
 	fingerprintForm = regexp.MustCompile(`^[0-9A-F]{40}$`)
 	userForm        = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
 	modeForm        = regexp.MustCompile(`^0[0-7]{3}$`)
-	wordForm        = regexp.MustCompile(`^[A-Za-z0-9./_-]+$`)
 	platformForm    = regexp.MustCompile(`^[a-z0-9]+-[a-z0-9]+$`)
-	registryForm    = regexp.MustCompile(`^[a-zA-Z0-9.-]+(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$`)
+	pathForm        = regexp.MustCompile(`^(/[A-Za-z0-9_+.@:~-]+)+$`)
+	globForm        = regexp.MustCompile(`^(/[A-Za-z0-9_+.@:~*?-]+)+$`)
+	targetForm      = regexp.MustCompile(`^/?[A-Za-z0-9_+.@:~-]+(/[A-Za-z0-9_+.@:~-]+)*$`)
+	partitionForm   = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*(/[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*)*$`)
+	wordForm        = regexp.MustCompile(`^[A-Za-z0-9]+([._/-][A-Za-z0-9]+)*$`) // a suite or component of an archive
+	addressForm     = regexp.MustCompile(`^https?://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?([/?#][A-Za-z0-9_/.~&+,=:@?#%-]*)?$`)
+	repositoryForm  = regexp.MustCompile(`^(localhost|[a-zA-Z0-9-]+(\.[a-zA-Z0-9-]+)+|[a-zA-Z0-9.-]+:[0-9]{1,5})((/[a-z0-9]+([._-]+[a-z0-9]+)*)*)$`)
+	imageForm       = regexp.MustCompile(`^([a-zA-Z0-9.-]+(:[0-9]{1,5})?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(@sha256:[0-9a-f]{64})?$`)
+	sourceForm      = regexp.MustCompile(`^deb(-src)? (\[ ?((arch|signed-by)=[A-Za-z0-9/._,-]+ ?)+\] )?(\S.*)$`)
+	plain           = regexp.MustCompile(`^[A-Za-z0-9/._+-]+$`)
 )
 
 const (
@@ -35,410 +47,504 @@ type validator struct {
 	*Catalog
 	file     string
 	problems Problems
-	unknown  []unknown
 }
 
-func (v *validator) sorted() Problems {
-	for _, u := range v.unknown {
-		v.problems = append(v.problems, Problem{v.file, u.line, v.where(u.parent) + u.message})
-	}
-	v.unknown = nil
-	sort.SliceStable(v.problems, func(i, j int) bool { return v.problems[i].Line < v.problems[j].Line })
-	return v.problems
-}
-
-// at returns the line of a key, or of the nearest table around it.
-func (v *validator) at(path string) int {
-	for {
-		if line, ok := v.lines[path]; ok {
-			return line
-		}
-		i := strings.LastIndexByte(path, '\x00')
-		if i < 0 {
-			return 0
-		}
-		path = path[:i]
+func (v *validator) report(p Problem) {
+	if len(v.problems) < maxProblems {
+		v.problems = append(v.problems, p)
 	}
 }
 
-// where spells a path for people: `flavor "debian": origin: `.
-func (v *validator) where(path string) string {
-	if path == "" {
-		return ""
+// form checks a text that is needed.
+func (p place) form(s string, form *regexp.Regexp, write string) bool {
+	switch {
+	case s == "":
+		p.say("is missing: write %s", write)
+	case !form.MatchString(s) || strings.Contains(s, ".."):
+		p.say("%s: write %s", quote(s), write)
+	default:
+		return true
 	}
-	var words []string
-	for _, part := range strings.Split(path, "\x00") {
-		name, index, indexed := strings.Cut(part, "[")
-		if n, err := strconv.Atoi(strings.TrimSuffix(index, "]")); indexed && err == nil {
-			name = fmt.Sprintf("%s %d", name, n+1)
-			if strings.HasPrefix(part, "flavor[") && n < len(v.Flavors) && v.Flavors[n].ID != "" {
-				name = fmt.Sprintf("flavor %q", v.Flavors[n].ID)
-			}
-		}
-		words = append(words, name)
-	}
-	return strings.Join(words, ": ") + ": "
+	return false
 }
 
-func (v *validator) say(path, format string, args ...any) {
-	v.problems = append(v.problems, Problem{v.file, v.at(path), v.where(path) + fmt.Sprintf(format, args...)})
-}
-
-// text checks a text that people see: something, not too long, nothing that would break a table or a terminal.
-func (v *validator) text(path, s string) {
+// label checks a text that people see, in a table among other places.
+func (p place) label(s string) {
 	switch {
 	case strings.TrimSpace(s) == "":
-		v.say(path, "is missing: write a name")
-	case len(s) > maxName:
-		v.say(path, "has %d bytes: write at most %d", len(s), maxName)
+		p.say("is missing: write a name")
+	case utf8.RuneCountInString(s) > maxName:
+		p.say("%s: write at most %d characters", quote(s), maxName)
 	case strings.ContainsFunc(s, func(r rune) bool {
-		return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == unicode.ReplacementChar || strings.ContainsRune("|[]`<>\\", r)
+		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune(" .+-_/&'!()", r)
 	}):
-		v.say(path, "%q has characters that a table cannot hold: leave out | [ ] ` < > \\ and invisible ones", s)
+		p.say("%s has characters that a table cannot hold: write letters, digits, spaces and . + - _ / & ' ! ( )", quote(s))
+	case strings.Join(strings.Fields(s), " ") != s:
+		p.say("%s: write single spaces, and none at the ends", quote(s))
 	}
 }
 
-func (v *validator) url(path, s string, required bool) {
+func (p place) address(s string, required bool) {
 	if s == "" {
 		if required {
-			v.say(path, "is missing: write the address of a page, beginning with https://")
+			p.say("is missing: write the address of a page, beginning with https://")
 		}
 		return
 	}
 	u, err := url.Parse(s)
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil || strings.ContainsFunc(s, func(r rune) bool {
-		return r <= ' ' || r > '~' || strings.ContainsRune("|[]()`<>\\\"", r)
-	}) {
-		v.say(path, "%q is not an address: write one that begins with https:// (other characters percent-encoded)", s)
+	if err != nil || !addressForm.MatchString(s) || strings.ContainsFunc(u.Path, unicode.IsControl) || slices.Contains(strings.Split(u.Path, "/"), "..") {
+		p.say("%s is not an address: write one that begins with https:// or http://, other characters percent-encoded, without ..", quote(s))
 	}
 }
 
-func (v *validator) form(path, s string, form *regexp.Regexp, write string) bool {
-	if s == "" {
-		v.say(path, "is missing: write %s", write)
-		return false
+// text checks what becomes the content of a file or a line of a shell.
+func (p place) text(s string) {
+	if i := strings.IndexFunc(s, func(r rune) bool { return r != '\n' && r != '\t' && (unicode.IsControl(r) || invisible(r)) }); i >= 0 {
+		r := []rune(s[i:])[0]
+		p.say("has the invisible character %U: leave it out", r)
 	}
-	if !form.MatchString(s) {
-		v.say(path, "%q: write %s", s, write)
-		return false
-	}
-	return true
 }
 
-func (v *validator) check() {
-	v.project()
-	ids, names := map[string]int{}, map[string]int{}
+func (p place) absolute(s string) {
+	switch {
+	case s == "":
+		p.say("is missing: write an absolute path")
+	case !pathForm.MatchString(s) || path.Clean(s) != s:
+		p.say("%s: write an absolute path of letters, digits and _ + . @ : ~ -, without ..", quote(s))
+	}
+}
+
+func (p place) arch(a Arch) bool {
+	if slices.Contains(Arches, a) {
+		return true
+	}
+	write := "write x86_64 or arm64"
+	switch strings.ToLower(string(a)) {
+	case "amd64", "x64", "x86-64":
+		write = "write x86_64"
+	case "aarch64", "armv8":
+		write = "write arm64"
+	}
+	p.say("%s is not an architecture of the chart: %s", quote(string(a)), write)
+	return false
+}
+
+// each checks every entry of a list, and that none is there twice.
+func (p place) each(list []string, form *regexp.Regexp, write string) {
+	seen := map[string]bool{}
+	for i, s := range list {
+		item := p.item(i, "")
+		if s == "" {
+			item.say("holds an empty text: write %s", write)
+		} else if item.form(strings.ReplaceAll(s, "{arch}", "x"), form, write) && seen[s] {
+			item.say("%s is there twice: write it once", quote(s))
+		}
+		seen[s] = true
+	}
+}
+
+func (v *validator) check(root place) {
+	v.project(root.in("project"))
+	flavors := root.in("flavor")
 	if len(v.Flavors) == 0 {
-		v.say("", "there is no flavor: write at least one [[flavor]]")
+		flavors.say("there is none: write at least one table [[flavor]]")
 	}
+	ids, names := map[string]place{}, map[string]place{}
 	for i := range v.Flavors {
-		f, p := &v.Flavors[i], fmt.Sprintf("flavor[%d]", i)
-		if v.form(child(p, "id"), f.ID, idForm, "lower-case letters, digits and single hyphens, such as fedora-coreos") {
-			if len(f.ID) > maxName {
-				v.say(child(p, "id"), "has %d characters: write at most %d", len(f.ID), maxName)
-			}
-			if other, ok := ids[f.ID]; ok {
-				v.say(child(p, "id"), "is there already, in line %d: choose another, or make one flavor of the two", v.at(fmt.Sprintf("flavor[%d]\x00id", other)))
-			} else {
-				ids[f.ID] = i
-			}
+		f := &v.Flavors[i]
+		name := fmt.Sprintf("flavor %d", i+1)
+		if f.ID != "" {
+			name = "flavor " + quote(f.ID)
 		}
-		v.text(child(p, "name"), f.Name)
-		if other, ok := names[f.Name]; ok && f.Name != "" {
-			v.say(child(p, "name"), "%q is there already, in line %d: the chart's links need one name a row", f.Name, v.at(fmt.Sprintf("flavor[%d]\x00name", other)))
+		p := flavors.item(i, name)
+		v.flavor(p, f)
+		if other, ok := ids[f.ID]; ok {
+			p.in("id").say("is there already, in line %d: choose another, or make one flavor of the two", other.at())
+		} else if f.ID != "" {
+			ids[f.ID] = p.in("id")
+			v.lines[f.ID] = p.at()
 		}
-		names[f.Name] = i
-		v.url(child(p, "home"), f.Home, true)
-		v.url(child(p, "docs"), f.Docs, false)
-		v.url(child(p, "download"), f.Download, false)
-		v.url(child(p, "licence"), f.Licence, false)
-		if !slices.Contains(Levels, f.Level) {
-			if f.Level == "" {
-				v.say(child(p, "level"), "is missing: write one of planned, preview, proposed, stable")
-			} else {
-				v.say(child(p, "level"), "%q is not a level: write one of planned, preview, proposed, stable", f.Level)
-			}
-		}
-		if len(f.Arch) == 0 {
-			v.say(child(p, "arch"), "is missing: write a list of x86_64, arm64")
-		}
-		for j, a := range f.Arch {
-			v.arch(child(p, "arch"), a)
-			if slices.Contains(f.Arch[:j], a) {
-				v.say(child(p, "arch"), "%q is there twice: write it once", a)
-			}
-		}
-		for _, m := range []struct {
-			key    string
-			values map[Arch]string
-		}{{"instancetype", f.Instancetype}, {"preference", f.Preference}} {
-			for _, a := range sortedKeys(m.values) {
-				v.arch(child(child(p, m.key), string(a)), a)
-				v.form(child(child(p, m.key), string(a)), m.values[a], versionForm, "a name of KubeVirt's common-instancetypes, such as u1.medium")
-			}
-		}
-		if f.User != "" {
-			v.form(child(p, "user"), f.User, userForm, "a login name, such as "+f.ID)
-		}
-		v.releases(p, f)
-		if f.Origin != nil {
-			v.origin(child(p, "origin"), f)
+		// Markdown finds a link's name whatever its case.
+		folded := strings.ToLower(f.Name)
+		if other, ok := names[folded]; ok {
+			p.in("name").say("%s is there already, in line %d: the chart's links need one name a row", quote(f.Name), other.at())
+		} else if folded != "" {
+			names[folded] = p.in("name")
 		}
 	}
-	v.base()
+	v.base(root.in("base"))
 }
 
-func (v *validator) arch(path string, a Arch) {
-	if !slices.Contains(Arches, a) {
-		v.say(path, "%q is not an architecture: write x86_64 or arm64", a)
+func (v *validator) project(p place) {
+	p.in("name").label(v.Project.Name)
+	p.in("source").address(v.Project.Source, true)
+	registry := p.in("registry")
+	if v.Project.Registry == "" {
+		registry.say("is missing: write HOST/PATH, or dir:PATH for a folder")
+	} else if err := CheckRegistry(v.Project.Registry); err != nil {
+		registry.say("%v", err)
 	}
-}
-
-func (v *validator) project() {
-	p := &v.Project
-	v.text("project\x00name", p.Name)
-	v.url("project\x00source", p.Source, true)
-	if err := CheckRegistry(p.Registry); err != nil {
-		v.say("project\x00registry", "%v", err)
+	public := p.in("public")
+	if public.form(v.Project.Public, repositoryForm, "HOST/PATH, such as quay.io/project") && !strings.Contains(v.Project.Public, "/") {
+		public.say("%s has no path: write HOST/PATH, such as quay.io/project", quote(v.Project.Public))
 	}
-	v.form("project\x00public", p.Public, registryForm, "HOST/PATH, such as quay.io/project")
-	for _, name := range p.Packages {
-		v.form("project\x00packages", name, packageForm, "package names of lower-case letters, digits and + - .")
-	}
-	if n, err := ParseSize(p.DiskSize); err != nil {
-		v.say("project\x00disk_size", "%v", err)
+	p.in("packages").each(v.Project.Packages, packageForm, packageRule)
+	size := p.in("disk_size")
+	if v.Project.DiskSize == "" {
+		size.say("is missing: write the size of the root disk, such as 10GiB")
+	} else if n, err := ParseSize(v.Project.DiskSize); err != nil {
+		size.say("%v", err)
 	} else if n < 1<<30 || n > 1<<40 {
-		v.say("project\x00disk_size", "%s: write a size from 1GiB to 1TiB", p.DiskSize)
+		size.say("%s: write a size from 1GiB to 1TiB", v.Project.DiskSize)
 	}
 }
 
-func (v *validator) base() {
+const packageRule = "a package name of lower-case letters, digits and + . - in between"
+
+func (v *validator) base(p place) {
 	b := &v.Base
-	if b.Image == "" || strings.ContainsFunc(b.Image, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		v.say("base\x00image", "%q: write the reference of an image", b.Image)
+	switch image := p.in("image"); {
+	case b.Image == "scratch":
+	case strings.HasPrefix(b.Image, "dir:"):
+		if err := CheckRegistry(b.Image); err != nil {
+			image.say("%v", err)
+		}
+	default:
+		image.form(b.Image, imageForm, "the reference of an image, such as quay.io/project/base:1")
 	}
-	if b.Built.Flavor == "" && b.Built.Release == "" && len(b.Built.Packages) == 0 {
+	if p = p.in("built"); p.spot == nil {
 		return
 	}
-	_, _, err := v.Release(b.Built.Flavor, b.Built.Release)
+	f, _, err := v.Release(b.Built.Flavor, b.Built.Release)
 	if err != nil {
-		v.say("base\x00built", "%v", err)
+		p.say("%v", err)
+	} else if f.Origin == nil {
+		p.say("%s has no origin to take packages from: write a flavor that has a [flavor.origin]", show(f.ID))
 	}
-	for _, name := range b.Built.Packages {
-		v.form("base\x00built\x00packages", name, packageForm, "package names")
+	if len(b.Built.Packages) == 0 {
+		p.in("packages").say("is missing: write a list of packages")
 	}
+	p.in("packages").each(b.Built.Packages, packageForm, packageRule)
 	for _, link := range sortedKeys(b.Built.Links) {
-		v.absolute("base\x00built\x00links\x00"+link, link)
-		v.form("base\x00built\x00links\x00"+link, b.Built.Links[link], wordForm, "what the link points to")
+		l := p.in("links").in(link)
+		l.absolute(link)
+		l.form(b.Built.Links[link], targetForm, "what the link points to, without ..")
 	}
 }
 
-func (v *validator) releases(p string, f *Flavor) {
-	if f.Origin != nil && len(f.Releases) == 0 {
-		v.say(child(p, "origin"), "there is no release to build: write at least one [[flavor.release]]")
+func (v *validator) flavor(p place, f *Flavor) {
+	if p.in("id").form(f.ID, idForm, "lower-case letters, digits and single hyphens, such as fedora-coreos") && len(f.ID) > maxName {
+		p.in("id").say("has %d characters: write at most %d", len(f.ID), maxName)
 	}
-	seen := map[string]bool{}
+	p.in("name").label(f.Name)
+	p.in("home").address(f.Home, true)
+	p.in("docs").address(f.Docs, false)
+	p.in("download").address(f.Download, false)
+	p.in("licence").address(f.Licence, false)
+	const levels = "write one of planned, preview, proposed, stable"
+	if f.Level == "" {
+		p.in("level").say("is missing: %s", levels)
+	} else if !slices.Contains(Levels, f.Level) {
+		p.in("level").say("%s is not a level: %s", quote(string(f.Level)), levels)
+	}
+	if len(f.Arch) == 0 {
+		p.in("arch").say("is missing: write a list of x86_64, arm64")
+	}
+	for i, a := range f.Arch {
+		item := p.in("arch").item(i, "")
+		if item.arch(a) && slices.Contains(f.Arch[:i], a) {
+			item.say("%s is there twice: write it once", quote(string(a)))
+		}
+	}
+	p.in("instancetype").names(f.Instancetype, "u1.medium")
+	p.in("preference").names(f.Preference, "linux.efi")
+	if f.User != "" {
+		p.in("user").form(f.User, userForm, "a login name of lower-case letters, digits, _ and -")
+	}
+	v.releases(p.in("release"), f)
+	if f.Origin != nil {
+		v.origin(p.in("origin"), f)
+		if len(f.Releases) == 0 {
+			p.in("origin").say("there is no release to build: write at least one table [[flavor.release]]")
+		}
+	}
+}
+
+// names checks names of KubeVirt's common-instancetypes.
+func (p place) names(m map[Arch]string, example string) {
+	for _, a := range sortedKeys(m) {
+		if one := p.in(string(a)); one.arch(a) {
+			one.form(m[a], versionForm, "a name of KubeVirt's common-instancetypes, such as "+example)
+		}
+	}
+}
+
+// release is the place of a flavor's release.
+func release(list place, f *Flavor, i int) place {
+	name := fmt.Sprintf("release %d", i+1)
+	if version := f.Releases[i].Version; version != "" {
+		name = "release " + quote(version)
+	}
+	return list.item(i, name)
+}
+
+func (v *validator) releases(list place, f *Flavor) {
+	seen := map[string]place{} // versions and code names: either may name a tag
+	once := func(p place, name string) {
+		if other, ok := seen[name]; ok {
+			p.say("%s is there twice, first in line %d: write each release once", quote(name), other.at())
+		} else {
+			seen[name] = p
+		}
+	}
 	for i, r := range f.Releases {
-		rp := child(p, fmt.Sprintf("release[%d]", i))
-		if v.form(child(rp, "version"), r.Version, versionForm, "lower-case letters, digits and single . _ - between them, such as 24.04") {
-			if len(r.Version) > tagLimit {
-				v.say(child(rp, "version"), "has %d characters: write at most %d", len(r.Version), tagLimit)
+		p := release(list, f, i)
+		if version := p.in("version"); version.form(r.Version, versionForm, "lower-case letters, digits and single . _ - between them, such as 24.04") {
+			switch {
+			case len(r.Version) > tagLimit:
+				version.say("has %d characters: write at most %d", len(r.Version), tagLimit)
+			case r.Version == "latest":
+				version.say(`"latest" is a tag that moves: write what upstream calls the release, or "rolling"`)
 			}
-			if seen[r.Version] {
-				v.say(child(rp, "version"), "%q is there twice: write each release once", r.Version)
+			once(version, r.Version)
+		}
+		if code := p.in("codename"); r.Codename != "" && code.form(r.Codename, versionForm, "lower-case letters and digits, such as trixie") {
+			if len(r.Codename) > tagLimit {
+				code.say("has %d characters: write at most %d", len(r.Codename), tagLimit)
 			}
-			seen[r.Version] = true
+			if r.Codename != r.Version {
+				once(code, r.Codename)
+			}
 		}
-		if r.Codename != "" {
-			v.form(child(rp, "codename"), r.Codename, versionForm, "lower-case letters and digits, such as trixie")
+		for j, fp := range r.SignedBy {
+			item := p.in("signed_by").item(j, "")
+			bare := strings.ToUpper(strings.TrimPrefix(strings.Join(strings.Fields(fp), ""), "0x"))
+			switch {
+			case fingerprintForm.MatchString(fp):
+				if slices.Contains(r.SignedBy[:j], fp) {
+					item.say("%s is there twice: write it once", quote(fp))
+				}
+			case fingerprintForm.MatchString(bare):
+				item.say("%s: write %s", quote(fp), bare)
+			default:
+				item.say("%s: write a key's full fingerprint, 40 upper-case hexadecimal digits", quote(fp))
+			}
 		}
-		for _, fp := range r.SignedBy {
-			v.form(child(rp, "signed_by"), fp, fingerprintForm, "full fingerprints of 40 upper-case hexadecimal digits")
+		v.translations(p.in("packages"), r.Packages)
+		if o := f.Origin; o != nil && o.Kind == "packages" {
+			if len(r.SignedBy) == 0 {
+				p.in("signed_by").say("is missing: write the fingerprints of the keys that sign the archive")
+			}
+			if r.Codename == "" && strings.Contains(strings.Join(append(slices.Clone(o.Archives), o.Sources...), " "), "{codename}") {
+				p.in("codename").say("is missing: write it, the archives are named by it")
+			}
 		}
-		v.translations(child(rp, "packages"), r.Packages)
 	}
 }
 
-func (v *validator) translations(path string, m map[string]string) {
+// translations checks the names that the project's packages have elsewhere.
+func (v *validator) translations(p place, m map[string]string) {
 	for _, from := range sortedKeys(m) {
-		p := child(path, from)
+		one := p.in(from)
 		if !slices.Contains(v.Project.Packages, from) {
-			v.say(p, "is none of the project's packages: write one of %s", strings.Join(v.Project.Packages, ", "))
+			one.say("is none of the project's packages: write one of %s", strings.Join(v.Project.Packages, ", "))
 		}
 		if m[from] != "" {
-			v.form(p, m[from], packageForm, `a package name, or "" to leave it out`)
+			one.form(m[from], packageForm, packageRule+`, or "" to leave it out`)
 		}
 	}
 }
 
-func (v *validator) absolute(path_, p string) {
-	if !path.IsAbs(p) || path.Clean(p) != p || p == "/" || !wordForm.MatchString(p) {
-		v.say(path_, "%q: write an absolute path of letters, digits and . _ -, without ..", p)
-	}
-}
-
-func (v *validator) relative(path_, p string) {
-	if path.IsAbs(p) || path.Clean(p) != p || strings.HasPrefix(p, "..") || p == "." || !wordForm.MatchString(p) {
-		v.say(path_, "%q: write a path inside the partition, without a leading / and without ..", p)
-	}
-}
-
-func (v *validator) origin(p string, f *Flavor) {
+func (v *validator) origin(p place, f *Flavor) {
 	o := f.Origin
-	switch {
-	case o.Kind == "":
-		v.say(child(p, "kind"), `is missing: write "packages"`)
+	switch o.Kind {
+	case "packages":
+	case "":
+		p.in("kind").say(`is missing: write "packages"`)
 		return
-	case o.Kind == "image" || o.Kind == "installer":
-		v.say(child(p, "kind"), `%q is not supported yet: leave the origin out for now`, o.Kind)
+	case "image", "installer":
+		p.in("kind").say(`%q is not supported yet: leave [flavor.origin] out for now; the row is in the chart without it`, o.Kind)
 		return
-	case o.Kind != "packages":
-		v.say(child(p, "kind"), `%q is not a kind of origin: write "packages"`, o.Kind)
-		return
-	case o.Format != "deb":
-		v.say(child(p, "format"), `%q is not supported: write "deb"`, o.Format)
+	default:
+		p.in("kind").say(`%s is not a kind of origin: write "packages", the one that is supported yet`, quote(o.Kind))
 		return
 	}
+	if o.Format == "" {
+		p.in("format").say(`is missing: write "deb"`)
+		return
+	} else if o.Format != "deb" {
+		p.in("format").say(`%s is not supported yet: write "deb", or leave [flavor.origin] out for now`, quote(o.Format))
+		return
+	}
+	archives := p.in("archives")
 	if len(o.Archives) == 0 {
-		v.say(child(p, "archives"), `is missing: write a list of "URL SUITE COMPONENT…"`)
+		archives.say(`is missing: write a list of "URL SUITE COMPONENT…"`)
 	}
-	for _, a := range o.Archives {
-		words := strings.Fields(a)
-		ok := len(words) >= 3
-		for i, w := range words {
-			if i > 0 {
-				ok = ok && wordForm.MatchString(strings.ReplaceAll(w, "{codename}", "x"))
-			}
-		}
-		if !ok {
-			v.say(child(p, "archives"), `%q: write "URL SUITE COMPONENT…"; {codename} stands for the release's`, a)
-			continue
-		}
-		v.url(child(p, "archives"), words[0], true)
+	for i, a := range o.Archives {
+		archives.item(i, "").archive(a, a, `"URL SUITE COMPONENT…"`)
 	}
 	for _, a := range f.Arch {
-		if !packageForm.MatchString(o.ArchNames[a]) {
-			v.say(child(p, "arch_names"), "has no spelling for %s: write how the archive spells it", a)
+		if slices.Contains(Arches, a) {
+			p.in("arch_names").in(string(a)).form(o.ArchNames[a], archNameForm, "how the archive spells the architecture")
 		}
 	}
 	for _, a := range sortedKeys(o.ArchNames) {
-		v.arch(child(p, "arch_names"), a)
+		if one := p.in("arch_names").in(string(a)); one.arch(a) && !slices.Contains(f.Arch, a) {
+			one.form(o.ArchNames[a], archNameForm, "how the archive spells the architecture")
+		}
 	}
-	v.translations(child(p, "packages"), o.Packages)
-	v.names(child(p, "system"), o.System)
+	v.translations(p.in("packages"), o.Packages)
+	p.in("system").each(o.System, packageForm, packageRule+"; {arch} stands for the archive's spelling")
 	for i, s := range o.Sources {
-		if strings.ContainsFunc(s, func(r rune) bool { return unicode.IsControl(r) }) {
-			v.say(child(p, "sources"), "line %d has control characters: leave them out", i+1)
+		item := p.in("sources").item(i, "")
+		const write = `"deb URL SUITE COMPONENT…", with no other options than [arch=…] and [signed-by=…]`
+		if m := sourceForm.FindStringSubmatch(s); m == nil || strings.Contains(s, "..") {
+			item.say("%s: write %s", quote(s), write)
+		} else {
+			item.archive(m[len(m)-1], s, write)
 		}
 	}
-	if strings.ContainsFunc(o.Cmdline, func(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune("\"'`$\\;|&<>{}", r) }) {
-		v.say(child(p, "cmdline"), "%q: write kernel arguments without quotes or shell characters", o.Cmdline)
+	if strings.ContainsFunc(o.Cmdline, func(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune("\"'`$\\;|&<>{}#", r) }) {
+		p.in("cmdline").say("%s: write kernel arguments without quotes or characters that a shell reads", quote(o.Cmdline))
 	}
-	for _, g := range o.Licences {
-		if !path.IsAbs(g) || strings.Contains(g, "..") || !wordForm.MatchString(strings.ReplaceAll(g, "*", "x")) {
-			v.say(child(p, "licences"), "%q: write absolute paths, with * where any name fits", g)
+	for i, line := range o.Run {
+		if item := p.in("run").item(i, ""); strings.TrimSpace(line) == "" {
+			item.say("holds an empty command: write a line of shell, or leave it out")
+		} else {
+			item.text(line)
 		}
 	}
-	files := map[string]bool{}
-	for i, file := range o.Files {
-		fp := child(p, fmt.Sprintf("file[%d]", i))
-		v.absolute(child(fp, "path"), file.Path)
-		if files[file.Path] {
-			v.say(child(fp, "path"), "%q is there twice: write each file once", file.Path)
-		}
-		files[file.Path] = true
-		if file.Mode != "" {
-			v.form(child(fp, "mode"), file.Mode, modeForm, "four octal digits, such as 0644")
-		}
+	for i, g := range o.Licences {
+		item := p.in("licences").item(i, "")
+		item.form(g, globForm, "an absolute path, with * where any name fits, without ..")
 	}
+	v.files(p.in("file"), o.Files)
 	for _, a := range sortedKeys(o.Boot) {
-		v.boot(child(child(p, "boot"), string(a)), a, o.Boot[a])
-	}
-	for i := range f.Releases {
-		rp := strings.TrimSuffix(p, "\x00origin") + fmt.Sprintf("\x00release[%d]", i)
-		if len(f.Releases[i].SignedBy) == 0 {
-			v.say(child(rp, "signed_by"), "is missing: write the fingerprints of the keys that sign the archive")
-		}
-		if f.Releases[i].Codename == "" && strings.Contains(strings.Join(o.Archives, " "), "{codename}") {
-			v.say(child(rp, "codename"), "is missing: the archives are named by it")
+		if one := p.in("boot").in(string(a)); one.arch(a) {
+			v.boot(one, o.Boot[a])
 		}
 	}
 }
 
-func (v *validator) names(p string, list []string) {
-	for _, name := range list {
-		v.form(p, strings.ReplaceAll(name, "{arch}", "x"), packageForm, "package names; {arch} stands for the archive's spelling")
+// archive checks an archive in the one-line style of sources.list(5); whole is what messages show.
+func (p place) archive(s, whole, write string) {
+	words := strings.Fields(strings.ReplaceAll(s, "{codename}", "x"))
+	ok := len(words) >= 3 && !strings.Contains(s, "..")
+	for i, w := range words {
+		ok = ok && (i == 0 || wordForm.MatchString(w))
+	}
+	if !ok || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) {
+		p.say("%s: write %s; {codename} stands for the release's", quote(whole), write)
+		return
+	}
+	if strings.ContainsAny(words[0], "?#") {
+		p.say("%s: write the address of a folder, without ? and #", quote(words[0]))
+		return
+	}
+	p.address(words[0], true)
+}
+
+func (v *validator) files(list place, files []File) {
+	seen := map[string]place{}
+	for i, file := range files {
+		name := fmt.Sprintf("file %d", i+1)
+		if file.Path != "" {
+			name = "file " + quote(file.Path)
+		}
+		p := list.item(i, name)
+		p.in("path").absolute(file.Path)
+		if other, ok := seen[file.Path]; ok {
+			p.in("path").say("is there twice, first in line %d: write each file once", other.at())
+		} else {
+			seen[file.Path] = p.in("path")
+		}
+		if file.Mode != "" {
+			p.in("mode").form(file.Mode, modeForm, "four octal digits that begin with 0, such as 0644")
+		}
+		p.in("text").text(file.Text)
+	}
+	for i, file := range files {
+		for dir := path.Dir(file.Path); dir != "/" && dir != "."; dir = path.Dir(dir) {
+			if other, ok := seen[dir]; ok {
+				list.item(i, "file "+quote(file.Path)).in("path").say("is below %s, which is a file in line %d: choose another path", quote(dir), other.at())
+			}
+		}
 	}
 }
 
-func (v *validator) boot(p string, a Arch, b Boot) {
-	v.arch(p, a)
-	v.names(child(p, "packages"), b.Packages)
+func (v *validator) boot(p place, b Boot) {
+	p.in("packages").each(b.Packages, packageForm, packageRule)
 	if b.BIOS != "" {
-		v.form(child(p, "bios"), b.BIOS, platformForm, "a GRUB platform, such as i386-pc")
+		p.in("bios").form(b.BIOS, platformForm, "a GRUB platform, such as i386-pc")
 	}
+	const inside = "a path inside the partition, without a leading / and without .."
+	seen := map[string]bool{}
 	for _, to := range sortedKeys(b.EFI) {
-		v.relative(child(child(p, "efi"), to), to)
-		v.absolute(child(child(p, "efi"), to), b.EFI[to])
+		one := p.in("efi").in(to)
+		if one.form(to, partitionForm, inside) && seen[strings.ToLower(to)] {
+			one.say("is there twice, but for its case, which the partition does not tell apart: write it once")
+		}
+		seen[strings.ToLower(to)] = true
+		one.absolute(b.EFI[to])
 	}
-	if len(b.EFI) > 0 {
-		v.relative(child(p, "efi_grub"), b.EFIGrub)
+	if len(b.EFI) > 0 && p.in("efi_grub").form(b.EFIGrub, partitionForm, inside) && seen[strings.ToLower(b.EFIGrub)] {
+		p.in("efi_grub").say("%s is one of efi's files: choose another path", quote(b.EFIGrub))
 	}
-	v.absolute(child(p, "kernel"), b.Kernel)
-	v.absolute(child(p, "initrd"), b.Initrd)
+	p.in("kernel").absolute(b.Kernel)
+	p.in("initrd").absolute(b.Initrd)
 	if len(b.Firmware) == 0 {
-		v.say(child(p, "firmware"), `is missing: write a list of "uefi", "bios"`)
+		p.in("firmware").say(`is missing: write a list of "uefi", "bios"`)
 	}
-	for _, f := range b.Firmware {
+	for i, f := range b.Firmware {
+		item := p.in("firmware").item(i, "")
 		switch {
 		case f != "uefi" && f != "bios":
-			v.say(child(p, "firmware"), `%q: write "uefi" or "bios"`, f)
-		case f == "bios" && b.BIOS == "", f == "uefi" && len(b.EFI) == 0:
-			v.say(child(p, "firmware"), "%q: no boot loader is described for it", f)
+			item.say(`%s: write "uefi" or "bios"`, quote(f))
+		case slices.Contains(b.Firmware[:i], f):
+			item.say("%s is there twice: write it once", quote(f))
+		case f == "bios" && b.BIOS == "":
+			item.say(`"bios": no boot loader is described for it: write bios = "i386-pc", or leave it out here`)
+		case f == "uefi" && len(b.EFI) == 0:
+			item.say(`"uefi": no boot loader is described for it: write efi = { … }, or leave it out here`)
 		}
 	}
 	if b.Memory < 64 || b.Memory > 65536 {
-		v.say(child(p, "memory"), "%d: write the MiB of the test machine, 64 to 65536", b.Memory)
+		p.in("memory").say("%d: write the MiB of the test machine, from 64 to 65536", b.Memory)
 	}
 }
 
-// Release finds a release by its flavor's id and its version.
-func (c *Catalog) Release(id, version string) (*Flavor, *Release, error) {
-	for i := range c.Flavors {
-		if f := &c.Flavors[i]; f.ID == id {
-			for j := range f.Releases {
-				if f.Releases[j].Version == version {
-					return f, &f.Releases[j], nil
-				}
-			}
-		}
-	}
-	return nil, nil, fmt.Errorf("there is no release %s:%s: write a flavor and a release of this catalogue", id, version)
-}
-
-// ParseSize reads a size in bytes: a whole number and MiB, GiB or TiB.
+// ParseSize reads a size in bytes: a whole number and MiB, GiB or TiB, "10GiB".
 func ParseSize(s string) (int64, error) {
-	for unit, bytes := range map[string]int64{"MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40} {
-		if digits, ok := strings.CutSuffix(s, unit); ok {
-			n, err := strconv.ParseInt(digits, 10, 32)
-			if err == nil && n > 0 {
-				return n * bytes, nil
-			}
+	for _, unit := range []struct {
+		name  string
+		bytes int64
+	}{{"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1 << 40}} {
+		digits, ok := strings.CutSuffix(s, unit.name)
+		if !ok || digits == "" || strings.Trim(digits, "0123456789") != "" {
+			continue
 		}
+		n, err := strconv.ParseInt(digits, 10, 64)
+		if err != nil || n > math.MaxInt64/unit.bytes {
+			return 0, fmt.Errorf("%s is more than any disk holds: write a size such as 10GiB", quote(s))
+		}
+		return n * unit.bytes, nil
 	}
-	return 0, fmt.Errorf("%q is not a size: write a number and a unit, such as 10GiB", s)
+	return 0, fmt.Errorf("%s is not a size: write a whole number and MiB, GiB or TiB, such as 10GiB", quote(s))
 }
 
-// CheckRegistry says whether a text can name where images are published: HOST[:PORT]/PATH or dir:PATH.
+// CheckRegistry says whether a text can name where images are published: HOST[:PORT][/PATH] or dir:PATH.
 func CheckRegistry(s string) error {
 	if dir, ok := strings.CutPrefix(s, "dir:"); ok {
-		if dir == "" || strings.ContainsFunc(dir, unicode.IsControl) {
-			return fmt.Errorf("%q: write dir: and the path of a folder", s)
+		switch {
+		case dir == "":
+			return errors.New(`"dir:" names no folder: write dir: and the path of one`)
+		case strings.ContainsFunc(dir, func(r rune) bool { return unicode.IsControl(r) || invisible(r) }):
+			return fmt.Errorf("%s: write dir: and the path of a folder, without control characters", quote(s))
 		}
 		return nil
 	}
-	if !registryForm.MatchString(s) || !strings.Contains(s, "/") && !strings.ContainsAny(s, ".:") {
-		return fmt.Errorf("%q: write HOST/PATH, such as quay.io/project, or dir:PATH for a folder", s)
+	if !repositoryForm.MatchString(s) || strings.Contains(s, "..") {
+		return fmt.Errorf("%s: write HOST/PATH, such as quay.io/project, or dir:PATH for a folder", quote(s))
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/mattn/go-runewidth"
@@ -26,7 +27,7 @@ const (
 func Chart(c *catalog.Catalog) string {
 	width := len("Flavor          ")
 	for _, f := range c.Flavors {
-		width = max(width, runewidth.StringWidth(f.Name)+2)
+		width = max(width, columns.StringWidth(f.Name)+2)
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "| %s | Stable | Proposed | Preview | Planned  | | x86_64 | arm64 |\n", pad("Flavor", width))
@@ -52,22 +53,26 @@ func mark(yes bool) string {
 }
 
 func pad(s string, width int) string {
-	return s + strings.Repeat(" ", max(0, width-runewidth.StringWidth(s)))
+	return s + strings.Repeat(" ", max(0, width-columns.StringWidth(s)))
 }
 
-// Text is the chart for a terminal of 80 columns: each flavor with its level, architectures and releases.
+// Text is the chart for a terminal of 80 columns: each flavor with its level, architectures and releases, or that it
+// cannot be built yet. What is too long for its column is cut.
 func Text(c *catalog.Catalog) string {
-	name, id := len("flavor"), len("name")
+	const longest = 16 // of ids and names
+	const last = 80 - 2*(longest+2) - len("proposed  ") - len("architectures  ")
+	id, name := len("flavor"), len("name")
 	for _, f := range c.Flavors {
-		name, id = max(name, len(f.ID)), max(id, runewidth.StringWidth(f.Name))
+		id, name = min(longest, max(id, len(f.ID))), min(longest, max(name, columns.StringWidth(f.Name)))
 	}
 	var b strings.Builder
-	line := func(a, b_, level, arch, releases string) {
-		b.WriteString(strings.TrimRight(fmt.Sprintf("%s  %s  %-8s  %-13s  %s", pad(a, name), pad(b_, id), level, arch, releases), " ") + "\n")
+	line := func(flavor, title, level, arch, releases string) {
+		cells := []string{pad(cut(flavor, id), id), pad(cut(title, name), name), pad(level, len("proposed")), pad(arch, len("architectures")), cut(releases, last)}
+		b.WriteString(strings.TrimRight(strings.Join(cells, "  "), " ") + "\n")
 	}
 	line("flavor", "name", "level", "architectures", "releases")
 	for _, f := range c.Flavors {
-		releases := "not supported yet"
+		releases := NotSupported
 		if f.Origin != nil {
 			var versions []string
 			for _, r := range f.Releases {
@@ -83,6 +88,14 @@ func Text(c *catalog.Catalog) string {
 	}
 	return b.String()
 }
+
+// NotSupported is what the chart says of a flavor whose upstream the catalogue does not describe.
+const NotSupported = "not supported yet"
+
+// columns measures texts the same way in every locale: what is checked in one was made in another.
+var columns = &runewidth.Condition{StrictEmojiNeutral: true}
+
+func cut(s string, width int) string { return columns.Truncate(s, width, "…") }
 
 // JSON is the chart as an array of {id, name, home, level, arch, releases, supported}.
 func JSON(c *catalog.Catalog) ([]byte, error) {
@@ -107,26 +120,80 @@ func JSON(c *catalog.Catalog) ([]byte, error) {
 	return append(data, '\n'), err
 }
 
-// find returns where in the README the chart's text begins and ends.
-func find(readme []byte) (from, to int, err error) {
-	if bytes.Count(readme, []byte(Begin)) != 1 || bytes.Count(readme, []byte(End)) != 1 {
-		return 0, 0, fmt.Errorf("the chart's place is not marked: write each of these lines once: %s and %s", Begin, End)
-	}
-	from = bytes.Index(readme, []byte(Begin)) + len(Begin)
-	to = bytes.Index(readme, []byte(End))
-	if to < from || from >= len(readme) || readme[from] != '\n' {
-		return 0, 0, fmt.Errorf("the chart's marks are out of order: write %s on a line before %s", Begin, End)
-	}
-	return from + 1, to, nil
+// misplaced says what is wrong with the marks.
+type misplaced struct {
+	line int // 1-based; 0: the file as a whole
+	what string
 }
 
-// Replace returns the README with the catalogue's chart between the marks and every other byte as it was.
+func (m *misplaced) Error() string {
+	if m.line == 0 {
+		return m.what
+	}
+	return fmt.Sprintf("line %d: %s", m.line, m.what)
+}
+
+// span is where a README holds the chart.
+type span struct {
+	from, to int    // bytes
+	line     int    // 1-based, of the chart's first line
+	end      string // how the README ends its lines
+}
+
+// find finds the two marks, each alone on its line and there once. Its error is a *misplaced.
+func find(readme []byte) (span, error) {
+	s := span{from: -1, to: -1, end: "\n"}
+	seen, near := map[string]int{}, map[string]int{} // lines of the marks, and of text that holds one
+	offset, number := 0, 0
+	for _, text := range bytes.SplitAfter(readme, []byte("\n")) {
+		number++
+		bare := strings.TrimRight(string(text), " \t\r\n")
+		for _, mark := range []string{Begin, End} {
+			switch {
+			case bare != mark:
+				if near[mark] == 0 && strings.Contains(bare, mark) {
+					near[mark] = number
+				}
+			case seen[mark] > 0:
+				return s, &misplaced{number, fmt.Sprintf("%s is there already, in line %d: leave one of the two out", mark, seen[mark])}
+			case mark == Begin && seen[End] > 0:
+				return s, &misplaced{number, fmt.Sprintf("%s comes after %s: write it on a line before that", mark, End)}
+			default:
+				seen[mark] = number
+				if mark == Begin {
+					s.from, s.line = offset+len(text), number+1
+					if bytes.HasSuffix(text, []byte("\r\n")) {
+						s.end = "\r\n"
+					}
+				} else {
+					s.to = offset
+				}
+			}
+		}
+		offset += len(text)
+	}
+	for _, mark := range []string{Begin, End} {
+		if seen[mark] == 0 && near[mark] > 0 {
+			return s, &misplaced{near[mark], fmt.Sprintf("%s shares its line with other text: write it on a line of its own", mark)}
+		}
+		if seen[mark] == 0 {
+			return s, &misplaced{0, fmt.Sprintf("the chart's place is not marked: write the lines %s and %s, and the chart between them", Begin, End)}
+		}
+	}
+	return s, nil
+}
+
+// chart is the catalogue's chart with the README's line ends.
+func (s span) chart(c *catalog.Catalog) string { return strings.ReplaceAll(Chart(c), "\n", s.end) }
+
+// Replace returns the README with the catalogue's chart between the marks and every other byte as it was. The chart's
+// lines end as the line of the first mark does. It fails if the marks are not there, or not once each and in order.
 func Replace(readme []byte, c *catalog.Catalog) ([]byte, error) {
-	from, to, err := find(readme)
+	s, err := find(readme)
 	if err != nil {
 		return nil, err
 	}
-	return slices.Concat(readme[:from], []byte(Chart(c)), readme[to:]), nil
+	return slices.Concat(readme[:s.from], []byte(s.chart(c)), readme[s.to:]), nil
 }
 
 // CheckChart says, with its line, where the chart in the README at path differs from the catalogue's.
@@ -138,24 +205,33 @@ func CheckChart(path string, c *catalog.Catalog) error {
 	if err != nil {
 		return err
 	}
-	const remedy = "put the output of kmi-tui chart --output markdown between the marks"
-	from, to, err := find(data)
+	const remedy = "put what this prints between the marks: kmi-tui chart --output markdown"
+	s, err := find(data)
 	if err != nil {
-		return event.WithRemedy(fmt.Errorf("%s: %w", path, err), remedy)
+		where := path
+		if m := err.(*misplaced); m.line > 0 {
+			where, err = fmt.Sprintf("%s:%d", path, m.line), errors.New(m.what)
+		}
+		return event.WithRemedy(fmt.Errorf("%s: %w", where, err), remedy)
 	}
-	line := 1 + bytes.Count(data[:from], []byte("\n"))
-	have, want := strings.SplitAfter(string(data[from:to]), "\n"), strings.SplitAfter(Chart(c), "\n")
+	have, want := lines(string(data[s.from:s.to])), lines(s.chart(c))
 	for i := range max(len(have), len(want)) {
-		var h, w string
+		found, expected := "the end of the chart", "the end of the chart"
 		if i < len(have) {
-			h = have[i]
+			found = strconv.Quote(strings.TrimSuffix(have[i], s.end))
 		}
 		if i < len(want) {
-			w = want[i]
+			expected = strconv.Quote(strings.TrimSuffix(want[i], s.end))
 		}
-		if h != w {
-			return event.WithRemedy(fmt.Errorf("%s:%d: the chart differs from %s: found %q, expected %q", path, line+i, c.Path, strings.TrimRight(h, "\n"), strings.TrimRight(w, "\n")), remedy)
+		if found != expected {
+			return event.WithRemedy(fmt.Errorf("%s:%d: the chart differs from %s: found %s, expected %s", path, s.line+i, c.Path, found, expected), remedy)
 		}
 	}
 	return nil
+}
+
+// lines splits a text after its line ends.
+func lines(text string) []string {
+	list := strings.SplitAfter(text, "\n")
+	return list[:len(list)-1]
 }
