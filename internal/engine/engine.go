@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -48,6 +49,7 @@ type Engine struct {
 	cache    *fetch.Cache
 	registry publish.Registry
 	fetcher  *fetch.Fetcher
+	client   *http.Client
 	logs     string
 
 	keyMu  sync.Mutex
@@ -76,7 +78,8 @@ func New(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, &NotStarted{err}
 	}
-	e := &Engine{cfg: cfg, bus: event.NewBus(cfg.Now), cache: cache, registry: registry, fetcher: &fetch.Fetcher{Cache: cache}}
+	client := fetch.NewClient()
+	e := &Engine{cfg: cfg, bus: event.NewBus(cfg.Now), cache: cache, registry: registry, client: client, fetcher: &fetch.Fetcher{Cache: cache, Client: client}}
 	e.logs = cache.Path("logs", cfg.Now().UTC().Format("20060102T150405")+fmt.Sprintf("-%d", os.Getpid()))
 	return e, nil
 }
@@ -118,6 +121,23 @@ func (e *Engine) pruneLogs() {
 	for _, old := range entries[:len(entries)-keptRuns] {
 		_ = os.RemoveAll(e.cache.Path("logs", old.Name()))
 	}
+}
+
+// verifier returns the key that what is published here is verified with; nil when there is none yet. The embedded
+// default's public half is read from its file: decrypting the private one takes a quarter of a second.
+func (e *Engine) verifier(ctx context.Context) (*trust.Key, error) {
+	if e.cfg.Key == "" && len(e.cfg.KeyPEM) == 0 {
+		public := filepath.Join(e.cfg.KeyDir, "cosign.pub")
+		if _, err := os.Stat(public); errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+		return trust.LoadKey(public)
+	}
+	s, err := e.key(ctx, false)
+	if err != nil || s == nil {
+		return nil, err
+	}
+	return &s.Key, nil
 }
 
 // key returns the signer. With make, a key pair is generated where there is none yet, and said; without it, the signer

@@ -79,7 +79,7 @@ func (j *job) identity() string {
 }
 
 func (j *job) query(flavor *catalog.Flavor, release *catalog.Release, only []string, scope *event.Scope) upstream.Query {
-	return upstream.Query{Flavor: flavor, Release: release, Arch: j.target.Arch, Project: &j.e.cfg.Catalog.Project, Only: only, Mirrors: j.e.cfg.Mirrors,
+	return upstream.Query{Flavor: flavor, Release: release, Arch: j.target.Arch, Project: &j.e.cfg.Catalog.Project, Only: only, Mirrors: j.e.cfg.Mirrors, Now: j.e.cfg.Now, Client: j.e.client,
 		State: func(name string) string { return j.e.cache.Path("upstream", name) },
 		Lock:  func(ctx context.Context, name string) (func(), error) { return j.e.cache.Lock(ctx, name, scope) }}
 }
@@ -158,7 +158,7 @@ func (j *job) decide(ctx context.Context, labels map[string]string, dated []stri
 		j.plan.Reason = "asked for by --force"
 	default:
 		// The content is the same. What is published has to be whole, too.
-		key, err := j.e.key(ctx, false)
+		key, err := j.e.verifier(ctx)
 		if err != nil {
 			return err
 		}
@@ -171,7 +171,7 @@ func (j *job) decide(ctx context.Context, labels map[string]string, dated []stri
 			if err != nil {
 				return err
 			}
-			if err := trust.Verify(ctx, &key.Key, digest, sigs); err != nil {
+			if err := trust.Verify(ctx, key, digest, sigs); err != nil {
 				j.plan.Reason = fmt.Sprintf("published, but %s: %v", digest, err)
 				return nil
 			}
@@ -426,6 +426,7 @@ func (j *job) test(ctx context.Context, scope *event.Scope) (string, error) {
 	if j.e.cache.Load("tests", key, &record) && !j.force {
 		return "", event.Skipf("this disk passed on %s: %s", record.Time.Format("2006-01-02 15:04"), passed(record.Results))
 	}
+	caller := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type outcome struct {
@@ -464,11 +465,11 @@ func (j *job) test(ctx context.Context, scope *event.Scope) (string, error) {
 			failures = append(failures, o.err)
 		}
 	}
+	if caller.Err() != nil {
+		return "", context.Cause(caller)
+	}
 	if err := errors.Join(failures...); err != nil {
 		return "", err
-	}
-	if err := ctx.Err(); err != nil {
-		return "", context.Cause(ctx)
 	}
 	record.Time = j.e.cfg.Now().UTC()
 	return passed(record.Results), j.e.cache.Store("tests", key, record)

@@ -193,6 +193,7 @@ func Run(ctx context.Context, s Spec, scope *event.Scope) (Result, error) {
 		return t.result, err
 	}
 	defer os.RemoveAll(sock)
+	caller := ctx
 	deadline := fmt.Errorf("it did not get further within %s", s.Deadline)
 	ctx, cancel := context.WithTimeoutCause(ctx, s.Deadline, deadline)
 	defer cancel()
@@ -202,6 +203,9 @@ func Run(ctx context.Context, s Spec, scope *event.Scope) (Result, error) {
 	}
 	t.stop()
 	t.result.Seconds = time.Since(t.began).Seconds()
+	if caller.Err() != nil {
+		return t.result, context.Cause(caller)
+	}
 	if err != nil {
 		return t.result, t.explain(err)
 	}

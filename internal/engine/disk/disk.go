@@ -163,9 +163,10 @@ func (b *build) env() []string {
 
 // expand fills in what a catalogue's text leaves open.
 func (b *build) expand(text string) string {
-	return strings.NewReplacer("{root_uuid}", b.rootUUID, "{cmdline}", b.Origin.Cmdline, "{codename}", b.Codename,
-		"{kernel}", b.boot.Kernel, "{initrd}", b.boot.Initrd, "{arch}", b.Origin.ArchNames[b.Arch],
-		"{sources}", strings.Join(b.Origin.Sources, "\n")).Replace(text)
+	names := []string{"{codename}", b.Codename, "{arch}", b.Origin.ArchNames[b.Arch]}
+	sources := strings.NewReplacer(names...).Replace(strings.Join(b.Origin.Sources, "\n"))
+	return strings.NewReplacer(append(names, "{root_uuid}", b.rootUUID, "{cmdline}", b.Origin.Cmdline,
+		"{kernel}", b.boot.Kernel, "{initrd}", b.boot.Initrd, "{sources}", sources)...).Replace(text)
 }
 
 // compress makes the qcow2. zlib clusters: older hypervisors cannot open others.

@@ -2,8 +2,9 @@
 root=$1 out=$2 platform=$3 epoch=$4
 
 # The catalogue's files, owned by root, with their modes.
-cp -R --no-preserve=ownership overlay/. "$root/"
-while read -r mode path; do chmod "$mode" "$root$path"; done <modes
+# Unpacked from inside: links of the tree lead nowhere else.
+tar -C overlay --owner=0 --group=0 -cf - . | chroot "$root" tar -xf - -C / --no-overwrite-dir --keep-directory-symlink
+while read -r mode path; do chroot "$root" chmod "$mode" "$path"; done <modes
 
 # The catalogue's commands.
 cp commands "$root/tmp/.commands"

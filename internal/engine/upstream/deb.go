@@ -63,12 +63,21 @@ func findDeb(ctx context.Context, q Query, scope *event.Scope) (*Snapshot, error
 	if err := prepareApt(state, arch, strings.ReplaceAll(sources.String(), "{state}", state), ring); err != nil {
 		return nil, err
 	}
+	snap := &Snapshot{Roots: q.Roots()}
+	memo := memory{State: state, Question: hash(sources.String(), string(ring), strings.Join(snap.Roots, " "), fmt.Sprint(q.Only != nil))}
+	for _, line := range strings.Split(strings.TrimSpace(sources.String()), "\n") {
+		words := strings.Fields(line)
+		memo.Indexes = append(memo.Indexes, index{URL: words[3] + "/dists/" + words[4] + "/InRelease"})
+	}
+	if known := memo.recall(ctx, q); known != nil {
+		scope.Logf("the %d signed indexes are those of the last time: nothing to read anew", len(memo.Indexes))
+		return known, nil
+	}
 	env := []string{"APT_CONFIG=" + filepath.Join(state, "apt.conf")}
 	if err := aptUpdate(ctx, env, o.Archives, scope); err != nil {
 		return nil, err
 	}
-	snap := &Snapshot{Roots: q.Roots()}
-	if err := snap.indexes(state, pinned); err != nil {
+	if err := snap.indexes(state, pinned, &memo); err != nil {
 		return nil, err
 	}
 	if u, ok := originals[urlBase(originals, snap.URL)]; ok {
@@ -88,7 +97,7 @@ func findDeb(ctx context.Context, q Query, scope *event.Scope) (*Snapshot, error
 		fmt.Fprintf(list, "%s %s %s %s\n", p.Name, p.Version, p.Arch, p.SHA256)
 	}
 	snap.Checksum = "sha256:" + hex.EncodeToString(list.Sum(nil))
-	return snap, nil
+	return snap, memo.keep(snap)
 }
 
 // prepareApt lays out a state folder for apt.
@@ -162,7 +171,7 @@ func aptUpdate(ctx context.Context, env, archives []string, scope *event.Scope) 
 }
 
 // indexes reads the signed indexes that apt accepted: who signed them, and when they were made.
-func (s *Snapshot) indexes(state string, pinned openpgp.EntityList) error {
+func (s *Snapshot) indexes(state string, pinned openpgp.EntityList, memo *memory) error {
 	uris, err := filepath.Glob(filepath.Join(state, "lists", "*InRelease"))
 	if err != nil {
 		return err
@@ -200,6 +209,10 @@ func (s *Snapshot) indexes(state string, pinned openpgp.EntityList) error {
 		if err != nil {
 			return fmt.Errorf("the date of %s: %w", filepath.Base(path), err)
 		}
+		if until, err := time.Parse(time.RFC1123, field("Valid-Until")); err == nil && (memo.Until.IsZero() || until.Before(memo.Until)) {
+			memo.Until = until
+		}
+		memo.sums = append(memo.sums, hash(string(data)))
 		if date.After(s.Date) {
 			s.Date = date.UTC()
 		}

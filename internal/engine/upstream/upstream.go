@@ -4,6 +4,7 @@ package upstream
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"sort"
 	"strconv"
 	"strings"
@@ -23,6 +24,8 @@ type Query struct {
 	Mirrors []Mirror                 // rewrites of URL prefixes
 	State   func(name string) string // a folder that outlives the run, for conditional requests
 	Lock    func(ctx context.Context, name string) (unlock func(), err error)
+	Client  *http.Client     // asks whether anything has changed; nil: http.DefaultClient
+	Now     func() time.Time // nil: time.Now
 }
 
 // Snapshot is the newest upstream of a packages origin: the exact packages that a guest is made of.

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -82,6 +83,7 @@ func TestMirrors(t *testing.T) {
 // archive is a small package archive as Debian lays one out, signed with a key of its own.
 type archive struct {
 	key   *openpgp.Entity
+	made  time.Time
 	files map[string][]byte
 	hits  map[string]int
 	srv   *httptest.Server
@@ -93,7 +95,7 @@ func newArchive(t *testing.T, packages ...string) *archive {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &archive{key: key, files: map[string][]byte{}, hits: map[string]int{}}
+	a := &archive{key: key, made: time.Unix(1700000000, 0), files: map[string][]byte{}, hits: map[string]int{}}
 	var index strings.Builder
 	for _, p := range packages {
 		name, extra, _ := strings.Cut(p, " ")
@@ -129,7 +131,7 @@ func newArchive(t *testing.T, packages ...string) *archive {
 			http.NotFound(w, r)
 			return
 		}
-		http.ServeContent(w, r, "", time.Unix(1700000000, 0), bytes.NewReader(data))
+		http.ServeContent(w, r, "", a.made, bytes.NewReader(data))
 	}))
 	t.Cleanup(a.srv.Close)
 	return a
@@ -149,7 +151,7 @@ func (a *archive) sign(t *testing.T, date, until time.Time) {
 	}
 	release := fmt.Sprintf("Origin: Test\nSuite: oldtest\nCodename: test\nVersion: 7.1\nDate: %s\nValid-Until: %s\nArchitectures: amd64\nComponents: main\nSHA256:\n %x %d %s\n %x %d %s.gz\n",
 		date.UTC().Format(time.RFC1123), until.UTC().Format(time.RFC1123), sha256.Sum256(index.Bytes()), index.Len(), path, sha256.Sum256(z), len(z), path)
-	release = strings.ReplaceAll(release, "UTC", "UTC")
+	a.made = a.made.Add(time.Minute)
 	var signed bytes.Buffer
 	w, err := clearsign.Encode(&signed, a.key.PrivateKey, &packet.Config{DefaultHash: crypto.SHA256})
 	if err != nil {
@@ -227,12 +229,27 @@ func TestFindsTheExactPackages(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	before := a.hits["/debian/dists/test/main/binary-amd64/Packages.gz"]
-	again, err := Find(context.Background(), q, nil)
-	if err != nil || again.Checksum != s.Checksum {
+	bus := event.NewBus(nil)
+	sub := bus.Subscribe()
+	again, err := Find(context.Background(), q, bus.Scope("t", "resolve", ""))
+	if err != nil || !reflect.DeepEqual(again.Packages, s.Packages) || !again.Date.Equal(s.Date) || again.Checksum != s.Checksum || again.Signature != s.Signature {
 		t.Errorf("the second time: %v, %+v", err, again)
+	}
+	if events, _ := sub.Poll(); len(events) != 1 || !strings.Contains(events[0].Line, "nothing to read anew") {
+		t.Errorf("the second time took the long way: %v", events)
 	}
 	if a.hits["/debian/dists/test/main/binary-amd64/Packages.gz"] != before {
 		t.Error("an unchanged index was fetched again")
+	}
+	// What has changed is read anew; what is past its time, too.
+	a.sign(t, time.Now(), time.Now().Add(time.Hour))
+	if changed, err := Find(context.Background(), q, nil); err != nil || !changed.Date.After(s.Date) || changed.Checksum != s.Checksum {
+		t.Errorf("a new index: %v, %+v", err, changed)
+	}
+	q.Now = func() time.Time { return time.Now().Add(2 * time.Hour) }
+	_, err = Find(context.Background(), q, bus.Scope("t", "resolve", ""))
+	if events, _ := sub.Poll(); err != nil || len(events) < 2 {
+		t.Errorf("an index past its time was believed: %v, %v", err, events)
 	}
 	q.Only = []string{"unrelated"}
 	if only, err := Find(context.Background(), q, nil); err != nil || len(only.Packages) != 1 || only.Packages[0].Name != "unrelated" {
