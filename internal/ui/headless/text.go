@@ -29,6 +29,7 @@ type active struct {
 	line     string
 	tail     []string
 	said     time.Time
+	told     bool // that it started
 }
 
 type text struct {
@@ -105,9 +106,6 @@ func (t *text) event(e event.Event) {
 		// A target or the run as a whole: the summary says it.
 	case e.Kind == event.Started:
 		t.active = append(t.active, &active{key: k, since: t.Now(), said: t.Now(), share: -1})
-		if !t.Live {
-			t.printf("%s %s %s\n", t.clock(), t.label(k), "started")
-		}
 	case e.Kind == event.Progress && a != nil:
 		a.progress = amount(e)
 		a.share = -1
@@ -190,6 +188,11 @@ func (t *text) beat() {
 	}
 	now := t.Now()
 	for _, a := range t.active {
+		if !a.told { // what ends at once needs no line for its beginning
+			a.told = true
+			t.printf("%s %s … started\n", t.clock(), t.label(a.key))
+			continue
+		}
 		if now.Sub(a.said) < heartbeat {
 			continue
 		}

@@ -1,0 +1,382 @@
+package main_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/creack/pty"
+
+	"github.com/containercraft/kmi-tui/internal/engine"
+	"github.com/containercraft/kmi-tui/internal/engine/trust"
+)
+
+// The tests here use the program as its users do: the built binary, its flags, its exit codes.
+var binary string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "kmi-test")
+	if err != nil {
+		panic(err)
+	}
+	binary = filepath.Join(dir, "kmi-tui")
+	if out, err := exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "%s", out)
+		os.Exit(1)
+	}
+	code := m.Run()
+	_ = os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// user is somebody with a home of their own.
+type user struct {
+	t    *testing.T
+	home string
+	env  []string
+}
+
+func newUser(t *testing.T) *user { return &user{t: t, home: t.TempDir()} }
+
+// command prepares a call of the program from the repository's folder.
+func (u *user) command(args ...string) *exec.Cmd {
+	c := exec.Command(binary, args...)
+	c.Dir = "../.."
+	c.Env = append(os.Environ(), "HOME="+u.home, "XDG_CACHE_HOME=", "XDG_CONFIG_HOME=", "CI=true", "GITHUB_ACTIONS=", "COSIGN_PASSWORD=", "COSIGN_PRIVATE_KEY=")
+	c.Env = append(c.Env, u.env...)
+	return c
+}
+
+// run calls the program and returns what it printed and its exit code.
+func (u *user) run(args ...string) (stdout, stderr string, code int) {
+	u.t.Helper()
+	c := u.command(args...)
+	var out, errs bytes.Buffer
+	c.Stdout, c.Stderr = &out, &errs
+	err := c.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		u.t.Fatal(err)
+	}
+	return out.String(), errs.String(), c.ProcessState.ExitCode()
+}
+
+// want runs the program and checks its exit code and what it says.
+func (u *user) want(code int, says string, args ...string) (stdout, stderr string) {
+	u.t.Helper()
+	stdout, stderr, got := u.run(args...)
+	if got != code || !strings.Contains(stdout+stderr, says) {
+		u.t.Errorf("kmi-tui %s: exit code %d, want %d, and %q in:\n%s%s", strings.Join(args, " "), got, code, says, stdout, stderr)
+	}
+	return stdout, stderr
+}
+
+// A terminal that never answers: a program that asks it something would wait, and leave its question in the output.
+func TestOnATerminalThatNeverAnswers(t *testing.T) {
+	u := newUser(t)
+	warm := []string{"--batch", "--plan", "--only", "debian:12/x86_64"}
+	if out, errs, code := u.run(warm...); code != 0 {
+		t.Fatalf("exit code %d: %s%s", code, out, errs)
+	}
+	for _, args := range [][]string{{"--version"}, {"chart"}, warm} {
+		best := time.Hour
+		for range 3 { // the machine may be busy: the best of three counts
+			c := u.command(args...)
+			began := time.Now()
+			tty, err := pty.Start(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out, _ := io.ReadAll(tty)
+			_ = c.Wait()
+			best = min(best, time.Since(began))
+			_ = tty.Close()
+			if len(out) == 0 || bytes.ContainsRune(out, 0x1b) {
+				t.Errorf("%v printed %q", args, out)
+			}
+		}
+		t.Logf("%v: %s", args, best)
+		if best > 200*time.Millisecond {
+			t.Errorf("%v took %s, want less than 0.2 s", args, best)
+		}
+	}
+}
+
+func TestChartAndCheck(t *testing.T) {
+	u := newUser(t)
+	u.want(0, "19 flavors, no mistakes", "check")
+	markdown, _ := u.want(0, "[Debian]:https://www.debian.org", "chart", "--output", "markdown")
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(readme), "\n"+markdown+"<!-- chart:end -->") {
+		t.Error("README.md does not hold the chart byte for byte")
+	}
+	u.want(0, "Fedora CoreOS", "chart")
+	u.want(2, "--output yaml: write one of text, markdown, json", "chart", "--output", "yaml")
+
+	dir := t.TempDir()
+	catalogue, err := os.ReadFile("../../distros.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	bad := write("distros.toml", strings.Replace(strings.Replace(string(catalogue), `id       = "debian"`, `id       = "../debian"`, 1), `"planned"`, `"someday"`, 1))
+	_, said := u.want(2, `"someday" is not a level`, "check", "--catalog", bad)
+	if !strings.Contains(said, bad+":") || !strings.Contains(said, `"../debian"`) {
+		t.Errorf("check says: %s", said)
+	}
+	u.want(2, bad+":", "--batch", "--catalog", bad)
+	good := write("distros.toml", string(catalogue))
+	write("README.md", strings.Replace(string(readme), "| [VyOS] ", "| [VyOs] ", 1))
+	u.want(2, "differs from", "check", "--catalog", good)
+	u.want(2, "no such file", "check", "--catalog", filepath.Join(dir, "none.toml"))
+}
+
+func TestWrongUsageStartsNothing(t *testing.T) {
+	u := newUser(t)
+	for _, c := range []struct {
+		says string
+		args []string
+	}{
+		{`selector "debain" fits nothing in distros.toml; there are: almalinux, alpine,`, []string{"--batch", "--only", "debain"}},
+		{`debian:12/x86_64`, []string{"--batch", "--only", "debian:11"}},
+		{`selector "debian:": write FLAVOR`, []string{"--batch", "--only", "debian:"}},
+		{`level "beta": write one of planned`, []string{"--batch", "--level", "beta"}},
+		{`stage "boot": write one of resolve, fetch`, []string{"--batch", "--until", "boot"}},
+		{`unknown flag: --frobnicate`, []string{"--frobnicate"}},
+		{`promote: not supported yet`, []string{"promote"}},
+		{`unknown command "bulid"`, []string{"bulid"}},
+		{`the console needs a terminal`, nil},
+		{`what to do: without one, use --batch`, nil},
+		{`none of the selected targets can be built: debian:12/arm64: not supported yet`, []string{"--batch", "--only", "debian:12/arm64"}},
+		{`none of the selected targets can be built: neutrino: not supported yet`, []string{"--batch", "--only", "neutrino"}},
+		{`mirror "x": write FROM=TO`, []string{"--batch", "--mirror", "x"}},
+		{`does not name a registry`, []string{"--batch", "--registry", "https://x/y"}},
+		{`signing with awskms://x: not supported yet`, []string{"--batch", "--only", "debian:12", "--key", "awskms://x"}},
+		{`signing key: open /nonexistent/key`, []string{"--batch", "--only", "debian:12", "--key", "/nonexistent/key"}},
+		{`there is no public key to verify with`, []string{"verify", "dir:x/debian:12"}},
+	} {
+		u.want(2, c.says, c.args...)
+	}
+	u.env = []string{"KMI_JOBS=many"}
+	u.want(2, "KMI_JOBS", "--batch")
+	if entries, _ := os.ReadDir(filepath.Join(u.home, ".config")); len(entries) > 0 {
+		t.Errorf("something was configured: %v", entries)
+	}
+}
+
+func TestMissingProgramsAreNamedBeforeAnythingStarts(t *testing.T) {
+	bin := t.TempDir()
+	programs, _ := filepath.Glob("/usr/bin/*")
+	for _, p := range programs {
+		if name := filepath.Base(p); !strings.HasPrefix(name, "qemu") && name != "mmdebstrap" {
+			_ = os.Symlink(p, filepath.Join(bin, name))
+		}
+	}
+	u := newUser(t)
+	u.env = []string{"PATH=" + bin}
+	u.want(2, "mmdebstrap is not installed", "doctor")
+	stdout, stderr := u.want(2, "what to do: apt-get install --no-install-recommends mmdebstrap", "--batch", "--only", "debian:12", "--registry", "dir:"+filepath.Join(u.home, "images"))
+	for _, word := range []string{"qemu-utils", "qemu-system-x86"} {
+		if !strings.Contains(stderr, word) {
+			t.Errorf("%s is not named in %s", word, stderr)
+		}
+	}
+	if strings.Contains(stdout+stderr, "resolve") && strings.Contains(stderr, "done") {
+		t.Errorf("something was started: %s", stderr)
+	}
+	// What needs none of them still works.
+	u.want(0, "done up to resolve, as asked", "--batch", "--only", "debian:12", "--until", "resolve")
+}
+
+func TestWrongPassphrase(t *testing.T) {
+	u := newUser(t)
+	pair, err := trust.GenerateKey(u.home, []byte("right"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"--batch", "--only", "debian:12", "--key", pair.Private, "--registry", "dir:" + filepath.Join(u.home, "images")}
+	u.want(2, "set COSIGN_PASSWORD", args...)
+	u.env = []string{"COSIGN_PASSWORD=wrong"}
+	_, said := u.want(2, "passphrase is wrong", args...)
+	if strings.Contains(said, "resolve") {
+		t.Errorf("something was started: %s", said)
+	}
+}
+
+func TestNoNetwork(t *testing.T) {
+	u := newUser(t)
+	nowhere := "http://deb.debian.org/=http://127.0.0.1:1/"
+	out, said := u.want(1, "the archive cannot be reached", "--batch", "--only", "debian:12", "--mirror", nowhere, "--registry", "dir:"+filepath.Join(u.home, "images"))
+	if !strings.Contains(out, "FAILED    debian:12/x86_64: resolve:") || !strings.Contains(out, "what to do: check the network and that") {
+		t.Errorf("%s%s", out, said)
+	}
+	out, _ = u.want(1, `"action":"fail"`, "--batch", "--plan", "--output", "json", "--only", "debian:12/x86_64", "--mirror", nowhere)
+	var p engine.Plan
+	if err := json.Unmarshal([]byte(out), &p); err != nil || p.Target != "debian:12/x86_64" || p.Upstream != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+func TestRegistryDown(t *testing.T) {
+	u := newUser(t)
+	out, _ := u.want(1, "the registry 127.0.0.1:1 cannot be reached", "--batch", "--only", "debian:12", "--registry", "127.0.0.1:1/kmi")
+	if !strings.Contains(out, "what to do: check the name and that it runs") {
+		t.Error(out)
+	}
+}
+
+func TestPlanAsJSON(t *testing.T) {
+	u := newUser(t)
+	out, _ := u.want(0, "", "--batch", "--plan", "--output", "json", "--registry", "dir:"+filepath.Join(u.home, "images"))
+	seen := map[string]string{}
+	for _, line := range strings.Split(strings.TrimSpace(out), "\n") {
+		var p map[string]any
+		if err := json.Unmarshal([]byte(line), &p); err != nil {
+			t.Fatalf("%v: %s", err, line)
+		}
+		for _, k := range []string{"target", "action", "reason", "upstream", "published"} {
+			if _, ok := p[k]; !ok {
+				t.Errorf("%q is missing in %s", k, line)
+			}
+		}
+		seen[p["target"].(string)] = p["action"].(string)
+		if u, ok := p["upstream"].(map[string]any); ok {
+			for _, k := range []string{"url", "size", "date", "build", "checksum", "signature"} {
+				if u[k] == nil || u[k] == "" {
+					t.Errorf("upstream's %q is missing in %s", k, line)
+				}
+			}
+		}
+	}
+	if seen["debian:12/x86_64"] != "build" || seen["debian:13/x86_64"] != "build" || seen["debian:13/arm64"] != "none" {
+		t.Errorf("%v", seen)
+	}
+	if entries, _ := os.ReadDir(filepath.Join(u.home, "images")); len(entries) > 0 {
+		t.Error("a plan wrote into the registry")
+	}
+	if entries, _ := os.ReadDir(filepath.Join(u.home, ".config")); len(entries) > 0 {
+		t.Error("a plan made a key")
+	}
+}
+
+// running is the program at work, its events read as they come.
+type running struct {
+	*exec.Cmd
+	t      *testing.T
+	events *bufio.Scanner
+	stderr bytes.Buffer
+}
+
+// start starts the program with NDJSON output.
+func (u *user) start(args ...string) *running {
+	u.t.Helper()
+	r := &running{Cmd: u.command(append(args, "--output", "json")...), t: u.t}
+	out, err := r.StdoutPipe()
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	r.Stderr = &r.stderr
+	if err := r.Start(); err != nil {
+		u.t.Fatal(err)
+	}
+	r.events = bufio.NewScanner(out)
+	r.events.Buffer(nil, 1<<20)
+	u.t.Cleanup(func() { _ = r.Process.Kill() })
+	return r
+}
+
+// until reads events up to one that fits.
+func (r *running) until(what string, fits func(engine.Event) bool) engine.Event {
+	r.t.Helper()
+	for r.events.Scan() {
+		var e engine.Event
+		if err := json.Unmarshal(r.events.Bytes(), &e); err == nil && fits(e) {
+			return e
+		}
+	}
+	r.t.Fatalf("the program ended before %s: %s", what, r.stderr.String())
+	return engine.Event{}
+}
+
+// end reads the rest and returns the exit code; it must come soon.
+func (r *running) end(within time.Duration) (code int, rest []engine.Event) {
+	r.t.Helper()
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(context.Background(), within+time.Minute)
+	defer cancel()
+	context.AfterFunc(ctx, func() { _ = r.Process.Kill() })
+	for r.events.Scan() {
+		var e engine.Event
+		if json.Unmarshal(r.events.Bytes(), &e) == nil {
+			rest = append(rest, e)
+		}
+	}
+	_ = r.Wait()
+	if took := time.Since(began); took > within {
+		r.t.Errorf("it took %s to end, want at most %s", took, within)
+	}
+	return r.ProcessState.ExitCode(), rest
+}
+
+// gone checks that nothing of a run is left: no processes that mention its home, no work folders, no mounts.
+func (u *user) gone() {
+	u.t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		var left []string
+		procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+		for _, p := range procs {
+			data, _ := os.ReadFile(p)
+			if line := strings.ReplaceAll(string(data), "\x00", " "); strings.Contains(line, u.home) && !strings.Contains(line, "-test.") {
+				left = append(left, line)
+			}
+		}
+		mounts, _ := os.ReadFile("/proc/mounts")
+		if strings.Contains(string(mounts), u.home+"/.cache") {
+			left = append(left, "a mount")
+		}
+		if len(left) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			u.t.Fatalf("left behind: %q", left)
+		}
+		time.Sleep(10 * time.Millisecond) // the kernel takes its time to reap killed processes
+	}
+}
+
+func (u *user) workFolders() []string {
+	entries, _ := os.ReadDir(filepath.Join(u.home, ".cache/kmi-tui/work"))
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+func signal(t *testing.T, r *running, s syscall.Signal) {
+	t.Helper()
+	if err := r.Process.Signal(s); err != nil {
+		t.Fatal(err)
+	}
+}
