@@ -31,6 +31,7 @@ var errFailed = errors.New("failed")
 func main() { os.Exit(run()) }
 
 func run() int {
+	syscall.Umask(0o022) // what is built does not depend on who builds it
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	signals := make(chan os.Signal, 2)

@@ -438,23 +438,15 @@ func (j *job) test(ctx context.Context, scope *event.Scope) (string, error) {
 	outcomes := make([]chan outcome, len(b.Firmware))
 	for i, firmware := range b.Firmware {
 		outcomes[i] = make(chan outcome, 1)
-		sub := scope.With(firmware + " | ")
 		go func() {
 			slots <- struct{}{}
-			defer func() { <-slots }()
-			work, release, err := j.e.cache.Work("boot")
-			if err != nil {
-				outcomes[i] <- outcome{err: err}
-				return
-			}
-			defer release()
-			// The machine gets a bigger disk than the image: the root has to grow.
-			r, err := boot.Run(ctx, boot.Spec{Disk: filepath.Join(j.folder, j.disk.File), Arch: j.target.Arch, Firmware: firmware, Memory: b.Memory,
-				User: j.target.Flavor.User, Size: j.disk.VirtualSize + 2<<30, Full: i == 0, Dir: work}, sub)
-			if err != nil {
+			o := outcome{}
+			o.result, o.err = j.boots(ctx, firmware, i == 0, scope.With(firmware+" | "))
+			if o.err != nil {
 				cancel() // the others need not go on
 			}
-			outcomes[i] <- outcome{r, err}
+			outcomes[i] <- o
+			<-slots
 		}()
 	}
 	var failures []error
@@ -473,6 +465,18 @@ func (j *job) test(ctx context.Context, scope *event.Scope) (string, error) {
 	}
 	record.Time = j.e.cfg.Now().UTC()
 	return passed(record.Results), j.e.cache.Store("tests", key, record)
+}
+
+// boots is the boot test with one firmware.
+func (j *job) boots(ctx context.Context, firmware string, full bool, scope *event.Scope) (boot.Result, error) {
+	work, release, err := j.e.cache.Work("boot")
+	if err != nil {
+		return boot.Result{}, err
+	}
+	defer release()
+	// The machine gets a bigger disk than the image: the root has to grow.
+	return boot.Run(ctx, boot.Spec{Disk: filepath.Join(j.folder, j.disk.File), Arch: j.target.Arch, Firmware: firmware,
+		Memory: j.target.Flavor.Origin.Boot[j.target.Arch].Memory, User: j.target.Flavor.User, Size: j.disk.VirtualSize + 2<<30, Full: full, Dir: work}, scope)
 }
 
 func passed(results []boot.Result) string {

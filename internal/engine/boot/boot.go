@@ -63,8 +63,8 @@ type machine struct {
 	firmware map[string]flash
 }
 
-// flash is a firmware's code and its variables' template; empty files mean the board's own.
-type flash struct{ code, vars, debian string }
+// flash is a firmware's code, its variables' template and the package of both; empty files mean the board's own.
+type flash struct{ code, vars, pkg string }
 
 var machines = map[catalog.Arch]machine{
 	catalog.X86_64: {"qemu-system-x86_64", "q35", "ttyS0", map[string]flash{
@@ -90,7 +90,7 @@ func Firmware(arch catalog.Arch, name string) error {
 			continue
 		}
 		if _, err := os.Stat(file); err != nil {
-			return event.WithRemedy(fmt.Errorf("%s is missing", file), "install it: apt-get install --no-install-recommends %s", f.debian)
+			return event.WithRemedy(fmt.Errorf("%s is missing", file), "install it: apt-get install --no-install-recommends %s", f.pkg)
 		}
 	}
 	return nil

@@ -233,7 +233,7 @@ func (v *validator) base(p place) {
 }
 
 func (v *validator) flavor(p place, f *Flavor) {
-	if p.in("id").form(f.ID, idForm, "lower-case letters, digits and single hyphens, such as fedora-coreos") && len(f.ID) > maxName {
+	if p.in("id").form(f.ID, idForm, "lower-case letters, digits and single hyphens, such as my-system") && len(f.ID) > maxName {
 		p.in("id").say("has %d characters: write at most %d", len(f.ID), maxName)
 	}
 	p.in("name").label(f.Name)
@@ -308,7 +308,7 @@ func (v *validator) releases(list place, f *Flavor) {
 			}
 			once(version, r.Version)
 		}
-		if code := p.in("codename"); r.Codename != "" && code.form(r.Codename, versionForm, "lower-case letters and digits, such as trixie") {
+		if code := p.in("codename"); r.Codename != "" && code.form(r.Codename, versionForm, "lower-case letters and digits") {
 			if len(r.Codename) > tagLimit {
 				code.say("has %d characters: write at most %d", len(r.Codename), tagLimit)
 			}

@@ -65,7 +65,7 @@ func (m *Missing) Remedy() string {
 // Failed is the error of a program that ran and failed.
 type Failed struct {
 	Name string
-	Err  error    // *exec.ExitError, or the context's cause
+	Err  error    // *exec.ExitError, with syscall.ENOSPC if the program said so; or the context's cause
 	Tail []string // its last lines on standard error (and on standard output, where that is logged)
 }
 
@@ -238,6 +238,9 @@ func Start(ctx context.Context, c Command, scope *event.Scope) (*Process, error)
 		}
 		_ = stderr.Close()
 		if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
+			if tail.full {
+				err = fmt.Errorf("%w: %w", err, syscall.ENOSPC)
+			}
 			p.err = &Failed{Name: c.Name, Err: err, Tail: tail.lines()}
 		}
 		if ctx.Err() != nil {
@@ -285,7 +288,11 @@ func (b *bounded) Write(p []byte) (int, error) {
 type tail struct {
 	mu   sync.Mutex
 	last []string
+	full bool // a line said that the disk is full
 }
+
+// tailLine is how much of a line an error repeats, in bytes.
+const tailLine = 300
 
 func (t *tail) add(line string) {
 	if strings.TrimSpace(line) == "" {
@@ -295,6 +302,10 @@ func (t *tail) add(line string) {
 	defer t.mu.Unlock()
 	if len(t.last) == 5 {
 		t.last = append(t.last[:0], t.last[1:]...)
+	}
+	t.full = t.full || strings.Contains(line, "No space left on device")
+	if len(line) > tailLine {
+		line = line[:tailLine] + " …"
 	}
 	t.last = append(t.last, event.Clean(line))
 }

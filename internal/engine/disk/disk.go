@@ -138,10 +138,9 @@ func (b *build) need() int64 {
 	return installed*5/2 + 2*b.Snapshot.Size
 }
 
-// explain gives a failed tool's error its remedy.
+// explain gives an error its remedy.
 func (b *build) explain(err error) error {
-	var failed *command.Failed
-	if errors.Is(err, syscall.ENOSPC) || errors.As(err, &failed) && strings.Contains(strings.Join(failed.Tail, " "), "No space left on device") {
+	if errors.Is(err, syscall.ENOSPC) {
 		return event.WithRemedy(err, "the disk of %s is full: free space there, or choose another folder with --cache", b.Dir)
 	}
 	return err

@@ -163,7 +163,7 @@ func aptUpdate(ctx context.Context, env, archives []string, scope *event.Scope) 
 		return event.WithRemedy(fmt.Errorf("the archive cannot be reached: %s", all),
 			"check the network and that %s answers, or name a mirror with --mirror FROM=TO", base)
 	case strings.Contains(all, "No space left"):
-		return event.WithRemedy(fmt.Errorf("the disk is full: %s", all), "free space, or choose another folder with --cache")
+		return event.WithRemedy(fmt.Errorf("the disk is full: %s", all), "free space there, or choose another folder with --cache")
 	case strings.Contains(all, "is not valid yet"), strings.Contains(all, "is expired"):
 		return event.WithRemedy(fmt.Errorf("the archive's index is not of this time: %s", all), "check this machine's clock, or that the mirror is kept up to date")
 	}

@@ -1,0 +1,69 @@
+package engine
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/containercraft/kmi-tui/internal/engine/catalog"
+)
+
+func TestSelectors(t *testing.T) {
+	c, err := catalog.Load("../../distros.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := New(Config{Catalog: c, Cache: t.TempDir(), Registry: "dir:" + t.TempDir(), KeyDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []struct {
+		only   string
+		levels string
+		want   string // targets, then flavors without releases; or a part of the error
+	}{
+		{"debian", "", "debian:13/x86_64 debian:13/arm64 debian:12/x86_64 debian:12/arm64"},
+		{"debian:12", "", "debian:12/x86_64 debian:12/arm64"},
+		{"debian:12/x86_64", "", "debian:12/x86_64"},
+		{"*/arm64", "", "debian:13/arm64 debian:12/arm64 almalinux alpine centos fedora openwrt rhcos ubuntu"},
+		{"deb*:1[23]/x86*", "", "debian:13/x86_64 debian:12/x86_64"},
+		{"neutrino,fedora", "", "fedora neutrino"},
+		{"", "planned", "neutrino nixos openbsd openwrt opnsense opensuse pfsense rhcos rocky"},
+		{"fedora*", "planned", "error nothing in"},
+		{"fedora:44", "", "error selector \"fedora:44\" fits nothing"},
+		{"debian:12/riscv64", "", "error fits nothing"},
+		{"[", "", "error write FLAVOR"},
+		{"a/b/c", "", "error fits nothing"},
+	} {
+		sel := Selection{}
+		if x.only != "" {
+			sel.Only = strings.Split(x.only, ",")
+		}
+		if x.levels != "" {
+			sel.Levels = []catalog.Level{catalog.Level(x.levels)}
+		}
+		targets, bare, err := e.selected(sel)
+		if want, ok := strings.CutPrefix(x.want, "error "); ok {
+			var not *NotStarted
+			if !errors.As(err, &not) || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s %s: %v", x.only, x.levels, err)
+			}
+			continue
+		}
+		var got []string
+		for _, t := range targets {
+			got = append(got, t.String())
+		}
+		for _, f := range bare {
+			got = append(got, f.ID)
+		}
+		if err != nil || strings.Join(got, " ") != x.want {
+			t.Errorf("%q %s: %v, %s", x.only, x.levels, err, strings.Join(got, " "))
+		}
+	}
+	// Without a word, everything but what is planned.
+	targets, bare, err := e.selected(Selection{})
+	if err != nil || len(targets) != 4 || len(bare) != 9 {
+		t.Errorf("%v: %d targets, %d flavors", err, len(targets), len(bare))
+	}
+}
