@@ -12,12 +12,12 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
-	"github.com/containercraft/kmi-tui/internal/engine"
-	"github.com/containercraft/kmi-tui/internal/engine/catalog"
-	"github.com/containercraft/kmi-tui/internal/engine/event"
-	"github.com/containercraft/kmi-tui/internal/engine/upstream"
-	"github.com/containercraft/kmi-tui/internal/ui"
-	"github.com/containercraft/kmi-tui/internal/ui/headless"
+	"github.com/ContainerCraft/kmi-tui/internal/engine"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/upstream"
+	"github.com/ContainerCraft/kmi-tui/internal/ui"
+	"github.com/ContainerCraft/kmi-tui/internal/ui/headless"
 )
 
 // options are the flags.

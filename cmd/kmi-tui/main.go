@@ -11,8 +11,8 @@ import (
 	"runtime/debug"
 	"syscall"
 
-	"github.com/containercraft/kmi-tui/internal/engine"
-	"github.com/containercraft/kmi-tui/internal/engine/event"
+	"github.com/ContainerCraft/kmi-tui/internal/engine"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 )
 
 // version is set by the Makefile.

@@ -18,8 +18,8 @@ import (
 
 	"github.com/creack/pty"
 
-	"github.com/containercraft/kmi-tui/internal/engine"
-	"github.com/containercraft/kmi-tui/internal/engine/trust"
+	"github.com/ContainerCraft/kmi-tui/internal/engine"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/trust"
 )
 
 // The tests here use the program as its users do: the built binary, its flags, its exit codes.

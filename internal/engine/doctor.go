@@ -9,10 +9,10 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/containercraft/kmi-tui/internal/engine/boot"
-	"github.com/containercraft/kmi-tui/internal/engine/catalog"
-	"github.com/containercraft/kmi-tui/internal/engine/command"
-	"github.com/containercraft/kmi-tui/internal/engine/event"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/boot"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/command"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 )
 
 // Health is what one check of the host found.

@@ -14,12 +14,12 @@ import (
 	"sync"
 	"time"
 
-	"github.com/containercraft/kmi-tui/internal/engine/catalog"
-	"github.com/containercraft/kmi-tui/internal/engine/event"
-	"github.com/containercraft/kmi-tui/internal/engine/fetch"
-	"github.com/containercraft/kmi-tui/internal/engine/publish"
-	"github.com/containercraft/kmi-tui/internal/engine/trust"
-	"github.com/containercraft/kmi-tui/internal/engine/upstream"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/fetch"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/publish"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/trust"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/upstream"
 )
 
 // Config says with what an engine works. Everything it needs from outside comes through here.

@@ -17,16 +17,16 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"github.com/containercraft/kmi-tui/internal/engine/boot"
-	"github.com/containercraft/kmi-tui/internal/engine/catalog"
-	"github.com/containercraft/kmi-tui/internal/engine/command"
-	"github.com/containercraft/kmi-tui/internal/engine/container"
-	"github.com/containercraft/kmi-tui/internal/engine/disk"
-	"github.com/containercraft/kmi-tui/internal/engine/event"
-	"github.com/containercraft/kmi-tui/internal/engine/fetch"
-	"github.com/containercraft/kmi-tui/internal/engine/publish"
-	"github.com/containercraft/kmi-tui/internal/engine/trust"
-	"github.com/containercraft/kmi-tui/internal/engine/upstream"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/boot"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/command"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/container"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/disk"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/fetch"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/publish"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/trust"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/upstream"
 )
 
 // job is one target on its way. Each stage leaves in it what the next ones need.

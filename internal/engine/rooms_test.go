@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/containercraft/kmi-tui/internal/engine/catalog"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
 )
 
 // The engine knows nothing of terminals.

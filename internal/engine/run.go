@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/containercraft/kmi-tui/internal/engine/event"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 )
 
 // resolving is how many targets are resolved at once.

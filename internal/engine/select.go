@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/containercraft/kmi-tui/internal/engine/catalog"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
 )
 
 // NotStarted is the error of a run that could not begin: wrong usage, catalogue or environment. Nothing was changed.

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/containercraft/kmi-tui/internal/engine/catalog"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
 )
 
 func TestSelectors(t *testing.T) {

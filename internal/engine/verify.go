@@ -8,9 +8,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/containercraft/kmi-tui/internal/engine/event"
-	"github.com/containercraft/kmi-tui/internal/engine/publish"
-	"github.com/containercraft/kmi-tui/internal/engine/trust"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/publish"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/trust"
 )
 
 // Report is what verifying an image found.

@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
-	"github.com/containercraft/kmi-tui/internal/engine/event"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 )
 
 // What KubeVirt's virt-launcher needs the agent to allow: to count as connected, and to hand over ssh keys.

@@ -14,7 +14,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/containercraft/kmi-tui/internal/engine/command"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/command"
 )
 
 // maxReply is the size in bytes of the largest line that a guest or QEMU may answer.

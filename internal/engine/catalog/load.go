@@ -18,7 +18,7 @@ import (
 	"github.com/creachadair/tomledit/parser"
 	"github.com/creachadair/tomledit/scanner"
 
-	"github.com/containercraft/kmi-tui/internal/engine/event"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 )
 
 // Limits of a catalogue's file. What its types can hold is nested five levels deep; parsers need memory in proportion to

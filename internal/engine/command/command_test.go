@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/containercraft/kmi-tui/internal/engine/event"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 )
 
 // The test binary is also the caller that gets killed: see TestKilledCallerTakesItsChildrenAlong.

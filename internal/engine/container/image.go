@@ -27,7 +27,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
-	"github.com/containercraft/kmi-tui/internal/engine/catalog"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
 )
 
 // Labels of an image, besides OCI's own (org.opencontainers.image.*, image-spec annotations.md).

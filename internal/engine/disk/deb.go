@@ -12,9 +12,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/containercraft/kmi-tui/internal/engine/event"
-	"github.com/containercraft/kmi-tui/internal/engine/fetch"
-	"github.com/containercraft/kmi-tui/internal/engine/upstream"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/fetch"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/upstream"
 )
 
 // bootstrap installs exactly the snapshot's packages into a tree. mmdebstrap sees no archive but a local one made of the

@@ -17,11 +17,11 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/containercraft/kmi-tui/internal/engine/catalog"
-	"github.com/containercraft/kmi-tui/internal/engine/command"
-	"github.com/containercraft/kmi-tui/internal/engine/event"
-	"github.com/containercraft/kmi-tui/internal/engine/fetch"
-	"github.com/containercraft/kmi-tui/internal/engine/upstream"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/command"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/fetch"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/upstream"
 )
 
 // Version names what this package makes of the same inputs. It is part of every content key: whoever changes the

@@ -16,7 +16,7 @@ import (
 
 	"github.com/diskfs/go-diskfs/partition/gpt"
 
-	"github.com/containercraft/kmi-tui/internal/engine/command"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/command"
 )
 
 // The layout: BIOS boot as partition 14, the EFI system partition as 15, and the root as 1 at the end, so that it can

@@ -16,8 +16,8 @@ import (
 
 	"github.com/gofrs/flock"
 
-	"github.com/containercraft/kmi-tui/internal/engine/command"
-	"github.com/containercraft/kmi-tui/internal/engine/event"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/command"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 )
 
 // Cache is a folder that many runs share. Whatever stands in it under its final name is complete: everything is written

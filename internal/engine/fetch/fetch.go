@@ -21,7 +21,7 @@ import (
 	"github.com/gofrs/flock"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/containercraft/kmi-tui/internal/engine/event"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 )
 
 // Item is a file to download, known by its checksum before the first byte comes.

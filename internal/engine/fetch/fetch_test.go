@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/containercraft/kmi-tui/internal/engine/event"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 )
 
 func cache(t *testing.T) *Cache {

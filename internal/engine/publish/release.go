@@ -16,10 +16,10 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"github.com/containercraft/kmi-tui/internal/engine/catalog"
-	"github.com/containercraft/kmi-tui/internal/engine/container"
-	"github.com/containercraft/kmi-tui/internal/engine/event"
-	"github.com/containercraft/kmi-tui/internal/engine/trust"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/container"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/trust"
 )
 
 // State is what a repository has of a release.

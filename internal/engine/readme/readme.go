@@ -13,8 +13,8 @@ import (
 
 	"github.com/mattn/go-runewidth"
 
-	"github.com/containercraft/kmi-tui/internal/engine/catalog"
-	"github.com/containercraft/kmi-tui/internal/engine/event"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 )
 
 // The lines between which README.md holds the chart.

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/containercraft/kmi-tui/internal/engine/catalog"
-	"github.com/containercraft/kmi-tui/internal/engine/event"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")

@@ -21,8 +21,8 @@ import (
 	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 
-	"github.com/containercraft/kmi-tui/internal/engine/command"
-	"github.com/containercraft/kmi-tui/internal/engine/event"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/command"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 )
 
 // findDeb resolves a guest from a Debian-style archive (https://wiki.debian.org/DebianRepository/Format). apt itself

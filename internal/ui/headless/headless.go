@@ -12,8 +12,8 @@ import (
 
 	"github.com/mattn/go-runewidth"
 
-	"github.com/containercraft/kmi-tui/internal/engine"
-	"github.com/containercraft/kmi-tui/internal/engine/event"
+	"github.com/ContainerCraft/kmi-tui/internal/engine"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 )
 
 // Options say how a run is shown.

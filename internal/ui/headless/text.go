@@ -7,8 +7,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/containercraft/kmi-tui/internal/engine"
-	"github.com/containercraft/kmi-tui/internal/engine/event"
+	"github.com/ContainerCraft/kmi-tui/internal/engine"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 )
 
 const (
