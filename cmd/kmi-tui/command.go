@@ -57,7 +57,7 @@ environment: nothing was started.`,
 			if o.batch || o.plan {
 				return o.runBatch(cmd.Context())
 			}
-			return o.runConsole(cmd.Context())
+			return o.runConsole(cmd)
 		},
 	}
 	root.SetVersionTemplate("kmi-tui {{.Version}}\n")
@@ -225,7 +225,7 @@ func (o *options) runBatch(ctx context.Context) error {
 	if o.output == "json" {
 		err = headless.SummaryJSON(os.Stdout, summary, e.Now())
 	} else {
-		headless.SummaryText(os.Stdout, summary)
+		headless.SummaryText(os.Stdout, summary, 0)
 	}
 	if err == nil && summary.Failed() > 0 {
 		err = errFailed
@@ -258,7 +258,7 @@ func showText(ctx context.Context, sub *engine.Subscription, verbose bool, c *ca
 	return headless.Text(ctx, sub, options)
 }
 
-func (o *options) runConsole(ctx context.Context) error {
+func (o *options) runConsole(cmd *cobra.Command) error {
 	if !term.IsTerminal(int(os.Stdin.Fd())) || !term.IsTerminal(int(os.Stdout.Fd())) {
 		return &engine.NotStarted{Err: event.WithRemedy(errors.New("the console needs a terminal"), "without one, use --batch, or --batch --plan to look first")}
 	}
@@ -267,5 +267,19 @@ func (o *options) runConsole(ctx context.Context) error {
 		return err
 	}
 	defer e.Close()
-	return ui.Run(ctx, e, ui.Options{In: os.Stdin, Out: os.Stdout, NoColor: os.Getenv("NO_COLOR") != ""})
+	var flags []string
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		switch values, many := f.Value.(pflag.SliceValue); {
+		case f.Name == "registry":
+		case many:
+			for _, v := range values.GetSlice() {
+				flags = append(flags, "--"+f.Name, v)
+			}
+		case f.Value.Type() == "bool":
+			flags = append(flags, "--"+f.Name)
+		default:
+			flags = append(flags, "--"+f.Name, f.Value.String())
+		}
+	})
+	return ui.Run(cmd.Context(), e, ui.Options{In: os.Stdin, Out: os.Stdout, NoColor: os.Getenv("NO_COLOR") != "", Flags: flags})
 }

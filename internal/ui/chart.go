@@ -41,6 +41,13 @@ func newChart(c *catalog.Catalog, targets []engine.Target) *chart {
 	for i := range targets {
 		ch.targets[targets[i].Flavor.ID] = append(ch.targets[targets[i].Flavor.ID], &targets[i])
 	}
+	// The cursor begins where there is something to do.
+	for i, f := range ch.flavors {
+		if len(ch.buildable(row{flavor: f})) > 0 {
+			ch.cursor = i
+			break
+		}
+	}
 	return ch
 }
 
@@ -74,6 +81,18 @@ func (c *chart) current() row {
 
 func (c *chart) move(n int) {
 	c.cursor = max(0, min(c.cursor+n, len(c.rows())-1))
+}
+
+// narrow filters the rows; the cursor stays with its flavor where that is still shown.
+func (c *chart) narrow(filter string) {
+	before := c.current()
+	c.filter = filter
+	for i, r := range c.rows() {
+		if r.flavor == before.flavor {
+			c.cursor = i
+			break
+		}
+	}
 }
 
 // buildable are the targets of a row that can be built.
@@ -204,8 +223,9 @@ func (c *chart) mark(r row) string {
 // standing is how a row stands: of a flavor's targets the one that matters most.
 func (c *chart) standing(r row) standing {
 	list := c.buildable(r)
-	if len(list) == 0 {
-		return standing{text: c.why(r)}
+	if len(list) == 0 { // the whole reason is told when somebody tries
+		short, _, _ := strings.Cut(c.why(r), ":")
+		return standing{text: short}
 	}
 	rank := func(k event.Kind) int {
 		switch k {

@@ -78,7 +78,7 @@ func (d *dialog) view(s styles, now time.Time, width, height int) []string {
 	if len(lines) > height { // no room for the frame
 		lines = rows
 		if len(lines) > height { // the question and the answer matter most
-			lines = append(rows[:1:1], rows[max(1, len(rows)-height+1):]...)
+			lines = append(rows[:1:1], rows[min(len(rows), max(1, len(rows)-height+1)):]...)
 		}
 	}
 	top := max(0, (height-len(lines))/2)

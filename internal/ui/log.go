@@ -48,14 +48,18 @@ func (l *log) at(i int) line { return l.lines[(l.first+i)%len(l.lines)] }
 // scroll moves the window up (positive) or down.
 func (l *log) scroll(n int) { l.back = max(0, min(l.back+n, max(0, l.len()-1))) }
 
-// find moves the window to the next line above (dir 1) or below (-1) that has the searched text, and reports whether
-// there is one.
-func (l *log) find(dir int) bool {
+// find moves the window to the next line above (dir 1) or below (-1) that has the searched text, the one at its end
+// only if here is set, and reports whether there is one.
+func (l *log) find(dir int, here bool) bool {
 	if l.search == "" || l.len() == 0 {
 		return false
 	}
 	want := strings.ToLower(l.search)
-	for i := l.len() - 1 - l.back - dir; i >= 0 && i < l.len(); i -= dir {
+	i := l.len() - 1 - l.back
+	if !here {
+		i -= dir
+	}
+	for ; i >= 0 && i < l.len(); i -= dir {
 		if strings.Contains(strings.ToLower(l.at(i).text), want) {
 			l.back = l.len() - 1 - i
 			return true

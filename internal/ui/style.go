@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/charmbracelet/lipgloss"
+	"github.com/charmbracelet/x/ansi"
 	"github.com/mattn/go-runewidth"
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
@@ -55,10 +56,10 @@ func cut(s string, width int) string {
 	return runewidth.Truncate(s, width, "…")
 }
 
-// wrap breaks a plain text into lines of at most so many columns.
+// wrap breaks a plain text into lines of at most so many columns, between words where it can.
 func wrap(s string, width int) []string {
 	if width <= 0 {
 		return nil
 	}
-	return strings.Split(runewidth.Wrap(s, width), "\n")
+	return strings.Split(ansi.Wrap(s, width, " ,"), "\n")
 }

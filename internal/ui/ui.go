@@ -13,6 +13,7 @@ import (
 	osc52 "github.com/aymanbagabas/go-osc52/v2"
 	tea "github.com/charmbracelet/bubbletea"
 	"github.com/charmbracelet/lipgloss"
+	"github.com/charmbracelet/x/ansi"
 	"github.com/muesli/termenv"
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine"
@@ -38,6 +39,7 @@ type Options struct {
 	In      io.Reader
 	Out     io.Writer
 	NoColor bool
+	Flags   []string         // besides --only and --registry: what the --batch line of a run needs, too
 	Now     func() time.Time // nil: time.Now
 }
 
@@ -60,7 +62,7 @@ func Run(ctx context.Context, e Engine, o Options) error {
 	}
 	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	m := newModel(e, newStyles(renderer), targets, o.Now)
-	m.ctx, m.out = work, o.Out
+	m.ctx, m.out, m.flags = work, o.Out, o.Flags
 	p := tea.NewProgram(m, tea.WithAltScreen(), tea.WithoutSignalHandler(), tea.WithInput(o.In), tea.WithOutput(o.Out))
 	m.send = p.Send
 	stop := context.AfterFunc(ctx, func() { p.Send(interrupted{context.Cause(ctx)}) })
@@ -98,6 +100,7 @@ type model struct {
 	ctx     context.Context //nolint:containedctx // of all work; cancelled when the screen is gone
 	send    func(tea.Msg)
 	out     io.Writer
+	flags   []string
 	workers sync.WaitGroup
 
 	width, height int
@@ -198,9 +201,16 @@ func (m *model) key(k tea.KeyMsg) tea.Cmd {
 			}
 		}
 		if m.input != nil && m.show == onChart {
-			m.chart.filter = m.input.text
+			m.chart.narrow(m.input.text)
 		}
 		return nil
+	}
+	if k.Type == tea.KeyRunes && len(k.Runes) > 1 && !k.Paste { // keys pressed faster than they are read
+		var cmds []tea.Cmd
+		for _, r := range k.Runes {
+			cmds = append(cmds, m.key(tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune{r}, Alt: k.Alt}))
+		}
+		return tea.Batch(cmds...)
 	}
 	return m.dispatch(key)
 }
@@ -268,11 +278,12 @@ func (m *model) plan() tea.Cmd {
 	m.planning = true
 	m.say("asking upstreams and the registry…")
 	m.workers.Add(1)
-	return func() tea.Msg {
+	go func() {
 		defer m.workers.Done()
 		plans, err := m.engine.Plan(m.ctx, sel)
-		return planned{plans, err}
-	}
+		m.send(planned{plans, err})
+	}()
+	return nil
 }
 
 func (m *model) planned(x planned) {
@@ -316,7 +327,13 @@ func (m *model) cannotBuild() string {
 
 // line is the command line that does the same as a run.
 func (m *model) line(list []*engine.Target) string {
-	return fmt.Sprintf("kmi-tui --batch --only %s --registry %s", strings.Join(m.chart.selector(list), ","), m.engine.Destination())
+	words := append([]string{"kmi-tui", "--batch", "--only", strings.Join(m.chart.selector(list), ","), "--registry", m.engine.Destination()}, m.flags...)
+	for i, w := range words {
+		if strings.ContainsAny(w, " \t'\"$\\*?[]{}()<>|&;`~#!") {
+			words[i] = "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
+		}
+	}
+	return strings.Join(words, " ")
 }
 
 func (m *model) build() tea.Cmd {
@@ -326,7 +343,7 @@ func (m *model) build() tea.Cmd {
 		names[i] = t.String()
 	}
 	where := m.engine.Destination()
-	d := &dialog{title: "Build, test, sign and publish?", lines: []string{"targets  " + strings.Join(names, ", "), "into     " + where, "the same  " + m.line(list)},
+	d := &dialog{title: "Build, test, sign and publish?", lines: []string{"targets  " + strings.Join(names, ", "), "into     " + where, "same as  " + m.line(list)},
 		since: m.now(), yes: func(m *model) tea.Cmd { return m.start(list) }}
 	if !strings.HasPrefix(where, "dir:") { // the public can see it: not by a slip of a finger
 		d.word = "publish"
@@ -380,8 +397,6 @@ func (m *model) event(e event.Event) {
 	m.work.event(e)
 	if p := m.work.pane(e.Target); p != nil {
 		m.chart.said[e.Target] = standing{p.kind(), p.short()}
-	} else if e.Target == "" && e.Kind == event.Log {
-		m.say(e.Line)
 	}
 }
 
@@ -433,7 +448,7 @@ func (m *model) copy() tea.Cmd {
 
 func (m *model) ask() tea.Cmd {
 	if m.show == onChart {
-		m.input = &input{prompt: "filter: ", text: m.chart.filter, done: func(m *model, text string) { m.chart.filter = text }}
+		m.input = &input{prompt: "filter: ", text: m.chart.filter, done: func(m *model, text string) { m.chart.narrow(text) }}
 		return nil
 	}
 	p := m.work.focused()
@@ -442,7 +457,7 @@ func (m *model) ask() tea.Cmd {
 	}
 	m.input = &input{prompt: "search: ", done: func(m *model, text string) {
 		p.log.search = text
-		if text != "" && !p.log.find(0) && !p.log.find(1) {
+		if text != "" && !p.log.find(1, true) {
 			m.say(fmt.Sprintf("%q is not in what is kept of this log", text))
 		}
 	}}
@@ -457,7 +472,7 @@ func (m *model) cannotFind() string {
 }
 
 func (m *model) find(dir int) tea.Cmd {
-	if !m.work.focused().log.find(dir) {
+	if !m.work.focused().log.find(dir, false) {
 		m.say("no further place")
 	}
 	return nil
@@ -529,7 +544,7 @@ func (m *model) back() tea.Cmd {
 	case m.show == onWork:
 		m.show = onChart
 	case m.chart.filter != "":
-		m.chart.filter = ""
+		m.chart.narrow("")
 	default:
 		clear(m.chart.selected)
 	}
@@ -587,6 +602,9 @@ func (m *model) draw() string {
 		lines = append(lines, m.chart.view(m.styles, m.width, body)...)
 	}
 	lines = append(lines, m.foot(), m.hints(m.width))
+	for i, l := range lines {
+		lines[i] = ansi.Truncate(l, m.width, "…") // very narrow screens: nothing may wrap
+	}
 	return strings.Join(lines[:min(len(lines), m.height)], "\n")
 }
 

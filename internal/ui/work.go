@@ -159,6 +159,9 @@ func (p *pane) chain(s styles, width int) string {
 		return full
 	}
 	// Only the symbols, and the name of the stage at work.
+	if width < len(engine.Stages) {
+		return cut(string(p.stage), width)
+	}
 	brief := ""
 	for _, st := range engine.Stages {
 		kind := event.Kind("")
@@ -300,7 +303,7 @@ func (w *work) outcome(s styles, width, height int) []string {
 	if w.err != nil {
 		fmt.Fprintf(&b, "The run did not start: %v\n", w.err)
 	} else {
-		headless.SummaryText(&b, w.summary)
+		headless.SummaryText(&b, w.summary, width)
 	}
 	var all []string
 	for _, l := range strings.Split(strings.TrimRight(b.String(), "\n"), "\n") {
@@ -316,7 +319,7 @@ func (w *work) outcome(s styles, width, height int) []string {
 			l = s.good.Render(l)
 		case strings.HasPrefix(l, "nothing"):
 			l = s.info.Render(l)
-		case strings.HasPrefix(l, "target"):
+		case strings.HasPrefix(l, "target "), strings.HasPrefix(l, "seconds "):
 			l = s.dim.Render(l)
 		}
 		lines = append(lines, l)

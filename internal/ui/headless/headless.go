@@ -90,30 +90,44 @@ func PlanText(w io.Writer, plans []engine.Plan) {
 	fmt.Fprintf(w, "%d to build, %d with nothing to do, %d that cannot be decided\n", count[engine.Build], count[engine.None], count[engine.Fail])
 }
 
-// SummaryText writes how a run ended: the seconds of every stage, then what each target came to, failures first.
-func SummaryText(w io.Writer, s engine.Summary) {
+// SummaryText writes how a run ended: the seconds of every stage, as a table where width has room for one (0: it has),
+// then what each target came to, failures first.
+func SummaryText(w io.Writer, s engine.Summary, width int) {
 	worked := false
-	width := len("target")
+	first := len("target")
 	for _, r := range s.Results {
-		width = max(width, len(r.Target))
-		worked = worked || len(r.Stages) > 0
+		if len(r.Stages) > 0 {
+			worked = true
+			first = max(first, len(r.Target))
+		}
+	}
+	const cell = 11
+	table := width == 0 || first+(len(engine.Stages)+1)*cell <= width
+	if worked && table {
+		fmt.Fprintf(w, "%-*s", first, "target")
+		for _, st := range engine.Stages {
+			fmt.Fprintf(w, "%*s", cell, st)
+		}
+		fmt.Fprintf(w, "%*s\n", cell, "seconds")
+	}
+	for _, r := range s.Results {
+		switch {
+		case len(r.Stages) == 0:
+		case table:
+			fmt.Fprintf(w, "%-*s", first, r.Target)
+			for _, st := range engine.Stages {
+				fmt.Fprintf(w, "%*s", cell, seconds(r, st))
+			}
+			fmt.Fprintf(w, "%*.1f\n", cell, r.Seconds)
+		default:
+			words := []string{}
+			for _, st := range r.Stages {
+				words = append(words, string(st.Stage)+" "+seconds(r, st.Stage))
+			}
+			fmt.Fprintf(w, "seconds   %s: %s; %.1f in all\n", r.Target, strings.Join(words, ", "), r.Seconds)
+		}
 	}
 	if worked {
-		fmt.Fprintf(w, "%-*s", width, "target")
-		for _, st := range engine.Stages {
-			fmt.Fprintf(w, "%11s", st)
-		}
-		fmt.Fprintf(w, "%11s\n", "seconds")
-		for _, r := range s.Results {
-			if len(r.Stages) == 0 {
-				continue
-			}
-			fmt.Fprintf(w, "%-*s", width, r.Target)
-			for _, st := range engine.Stages {
-				fmt.Fprintf(w, "%11s", cell(r, st))
-			}
-			fmt.Fprintf(w, "%11.1f\n", r.Seconds)
-		}
 		fmt.Fprintln(w)
 	}
 	for _, failed := range []bool{true, false} {
@@ -147,8 +161,8 @@ func SummaryText(w io.Writer, s engine.Summary) {
 	}
 }
 
-// cell is a stage's seconds, or why there are none.
-func cell(r engine.Result, stage engine.Stage) string {
+// seconds is what a stage took, or why it took none.
+func seconds(r engine.Result, stage engine.Stage) string {
 	for _, st := range r.Stages {
 		if st.Stage != stage {
 			continue
@@ -157,7 +171,7 @@ func cell(r engine.Result, stage engine.Stage) string {
 		case event.Skipped:
 			return "-"
 		case event.Failed:
-			return fmt.Sprintf("FAILED %.1f", st.Seconds)
+			return fmt.Sprintf("✗ %.1f", st.Seconds)
 		}
 		return fmt.Sprintf("%.1f", st.Seconds)
 	}
