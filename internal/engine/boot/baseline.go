@@ -109,8 +109,8 @@ func (t *test) answers(ctx context.Context) (string, error) {
 	for {
 		select {
 		case e, ok := <-t.qmp.events:
-			if !ok {
-				return "", errors.New("the machine ended")
+			if !ok { // QEMU is gone; what it said last comes with it
+				return "", errors.Join(errors.New("the machine ended by itself"), t.process.Wait())
 			}
 			if e != "OPEN" {
 				continue

@@ -35,8 +35,9 @@ type Spec struct {
 	Dir      string        // a folder to work in, made and removed by the caller
 	Deadline time.Duration // for the whole test; 0 means 10 minutes emulated, 3 with KVM
 
-	extra []string // further arguments of QEMU, for tests
-	bare  bool     // no overlay, no seed: for tests that boot a kernel directly
+	extra []string            // further arguments of QEMU, for tests
+	port  func() (int, error) // finds a free port; nil: freePort
+	bare  bool                // no overlay, no seed: for tests that boot a kernel directly
 }
 
 // Check is one part of the baseline.
@@ -258,7 +259,11 @@ var panics = regexp.MustCompile(`Kernel panic - not syncing|end Kernel panic|You
 func (t *test) start(ctx context.Context, sock string) error {
 	for try := 0; ; try++ {
 		var err error
-		if t.port, err = freePort(); err != nil {
+		find := t.Spec.port
+		if find == nil {
+			find = freePort
+		}
+		if t.port, err = find(); err != nil {
 			return err
 		}
 		t.began = time.Now()
@@ -296,15 +301,10 @@ func (t *test) stop() {
 	if t.process == nil {
 		return
 	}
+	t.process.Kill() // nothing of it is kept
+	<-t.process.Done()
 	if t.qmp != nil {
-		t.qmp.quit()
 		t.qmp.close()
-	}
-	select {
-	case <-t.process.Done():
-	case <-time.After(5 * time.Second):
-		t.process.Kill()
-		<-t.process.Done()
 	}
 }
 

@@ -100,11 +100,6 @@ func (q *qmp) read() {
 	}
 }
 
-func (q *qmp) quit() {
-	_ = q.conn.SetWriteDeadline(time.Now().Add(time.Second))
-	_, _ = io.WriteString(q.conn, `{"execute":"quit"}`+"\n")
-}
-
 func (q *qmp) close() { _ = q.conn.Close() }
 
 // agent is the guest agent's channel (docs/interop/qemu-ga-ref): JSON, one call at a time.
