@@ -26,7 +26,7 @@ import (
 func half(t *testing.T) *build {
 	t.Helper()
 	dir := t.TempDir()
-	b := &build{Spec: Spec{Size: 1 << 30, Dir: dir, Codename: "one", Arch: catalog.X86_64, Origin: &catalog.Origin{Cmdline: "quiet", ArchNames: map[catalog.Arch]string{catalog.X86_64: "amd64"},
+	b := &build{Spec: Spec{Size: 160 << 20, Dir: dir, Codename: "one", Arch: catalog.X86_64, Origin: &catalog.Origin{Cmdline: "quiet", ArchNames: map[catalog.Arch]string{catalog.X86_64: "amd64"},
 		Sources: []string{"deb http://a.example.org {codename} main", "deb [arch={arch}] http://b.example.org {codename} main"}}},
 		rootUUID: "11111111-2222-3333-4444-555555555555", diskUUID: "AAAAAAAA-2222-3333-4444-555555555555", fatID: "01020304",
 		partUUID: [3]string{"BBBBBBBB-0000-0000-0000-000000000014", "BBBBBBBB-0000-0000-0000-000000000015", "BBBBBBBB-0000-0000-0000-000000000001"},
