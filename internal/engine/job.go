@@ -324,7 +324,7 @@ func (j *job) pack(ctx context.Context, scope *event.Scope) (string, error) {
 		{Name: "disk", Value: "/disk/" + container.DiskFile}, {Name: "disk-format", Value: j.disk.Format}, {Name: "disk-sha256", Value: j.disk.SHA256},
 		{Name: "disk-virtual-size", Value: strconv.FormatInt(j.disk.VirtualSize, 10)}, {Name: "content-key", Value: "sha256:" + j.key},
 		{Name: "tested", Value: j.tested}, {Name: "base", Value: baseName},
-		{Name: "verify", Value: "kmi-tui verify " + j.identity() + ":" + r.Version + " --key cosign.pub"},
+		{Name: "verify", Value: "kmi-tui verify " + p.Public + "/" + f.ID + ":" + r.Version + " --key cosign.pub"},
 	}
 	labels := map[string]string{
 		"org.opencontainers.image.title":         f.Name + " " + r.Version,
