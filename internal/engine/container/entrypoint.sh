@@ -1,47 +1,90 @@
 #!/bin/sh
-# Prints what is known of this image. POSIX sh, its builtins and cat.
-dir=${KMI_DIR:-/kmi}
+# Prints what this image says of itself. POSIX sh, its builtins and cat.
+kmi=${KMI_DIR:-/kmi}
 
 usage() {
-    echo "usage: entrypoint.sh [all | json | packages | licenses | list | help | FIELD...]"
-    echo "  all       every field (also without arguments)"
-    echo "  json      the same as one JSON object"
-    echo "  packages  the guest's packages with their versions"
-    echo "  licenses  the guest's licence texts"
-    echo "  list      the names of the fields"
+    printf '%s\n' \
+        'usage: /entrypoint.sh [all | json | packages | licenses | list | help | FIELD...]' \
+        '  all        every field, as NAME: VALUE (also without arguments)' \
+        '  json       the same as one JSON object' \
+        '  packages   the packages of the guest, with their versions' \
+        '  licenses   the licence texts of the guest' \
+        '  list       the names of the fields' \
+        '  FIELD      the value of one field; of several: NAME: VALUE'
 }
 
-all() {
-    while read -r name; do
-        while read -r value || [ -n "$value" ]; do
-            echo "$name: $value"
-        done <"$dir/fields/$name"
-    done <"$dir/names"
+# lines FILE PREFIX: every line of a file, with a prefix
+lines() {
+    while IFS= read -r line || [ -n "$line" ]; do
+        printf '%s%s\n' "$2" "$line"
+    done <"$1"
 }
 
-one() {
+# spell WORD: sets $word to the name that WORD means
+spell() {
+    word=$1
+    case $word in
+    -h | --help | '-?') word=help ;;
+    licences) word=licenses ;;
+    esac
+    while :; do
+        case $word in
+        *_*) word=${word%%_*}-${word#*_} ;;
+        *) break ;;
+        esac
+    done
+}
+
+# known WORD: is there something of this name?
+known() {
     case $1 in
-    all) all ;;
-    json) cat "$dir/metadata.json" ;;
-    packages) cat "$dir/packages.txt" ;;
-    licenses | licences) cat "$dir/licenses.txt" ;;
-    list) cat "$dir/names" ;;
-    help | -h | --help) usage ;;
+    all | json | packages | licenses | list | help) return 0 ;;
+    esac
+    while IFS= read -r name; do
+        [ "$name" = "$1" ] && return 0
+    done <"$kmi/fields.txt"
+    return 1
+}
+
+show() {
+    case $1 in
+    all)
+        while IFS= read -r field; do
+            lines "$kmi/fields/$field" "$field: " || return
+        done <"$kmi/fields.txt"
+        ;;
+    json) cat "$kmi/metadata.json" ;;
+    packages) cat "$kmi/packages.txt" ;;
+    licenses)
+        while IFS= read -r file; do
+            printf '===== %s\n' "$file"
+            cat "$kmi/licenses/$file" || return
+            printf '\n'
+        done <"$kmi/licenses.txt"
+        ;;
+    list) cat "$kmi/fields.txt" ;;
+    help) usage ;;
     *)
-        while read -r name; do
-            if [ "$name" = "$1" ]; then
-                cat "$dir/fields/$name"
-                return
-            fi
-        done <"$dir/names"
-        echo "unknown field: $1; there are:" >&2
-        cat "$dir/names" >&2
-        exit 2
+        if [ -n "$several" ]; then
+            lines "$kmi/fields/$1" "$1: "
+        else
+            lines "$kmi/fields/$1" ''
+        fi
         ;;
     esac
 }
 
 [ $# -gt 0 ] || set -- all
-for word; do
-    one "$word"
+for arg; do
+    spell "$arg"
+    known "$word" && continue
+    printf 'no such field: %s\nthere are all, json, packages, licenses, list, help and:\n' "$arg" >&2
+    cat "$kmi/fields.txt" >&2
+    exit 2
+done
+several=
+[ $# -eq 1 ] || several=yes
+for arg; do
+    spell "$arg"
+    show "$word" || exit 1
 done

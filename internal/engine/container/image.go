@@ -1,6 +1,6 @@
 // Package container makes the OCI image around a disk: the base image, the metadata with the guest's licences and
-// entrypoint.sh, and /disk/ with exactly one file, as KubeVirt's containerDisk wants it. The same inputs give the same
-// digest, always.
+// entrypoint.sh, and /disk with exactly one file, as KubeVirt's containerDisk wants it. The same inputs give the same
+// digest, always and everywhere.
 package container
 
 import (
@@ -9,17 +9,16 @@ import (
 	"crypto/sha256"
 	_ "embed"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
+	"maps"
 	"path"
-	"sort"
+	"slices"
+	"strconv"
 	"strings"
-	"sync"
 	"time"
+	"unicode"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -30,187 +29,273 @@ import (
 	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
 )
 
-// Labels of an image, besides OCI's own (org.opencontainers.image.*, image-spec annotations.md).
+// Labels of an image, besides OCI's own (org.opencontainers.image.*, image-spec annotations.md). They stand in the
+// image's configuration, as annotations of its manifest, and at its entry in the index: what a registry has can be told
+// with one request.
 const (
+	LabelFlavor      = "io.kmi.flavor"       // id in the catalogue
+	LabelArch        = "io.kmi.arch"         // as the release chart spells it
+	LabelLevel       = "io.kmi.level"        // of the release chart, when the image was built
+	LabelTested      = "io.kmi.tested"       // what the boot test proved before publication; "no"
 	LabelContentKey  = "io.kmi.content-key"  // what the guest is made of: "sha256:HEX"
-	LabelTested      = "io.kmi.tested"       // what the boot test proved before publication
+	LabelUpstream    = "io.kmi.upstream"     // upstream's name for its build
 	LabelDisk        = "io.kmi.disk"         // "sha256:HEX" of the file in /disk
-	LabelLevel       = "io.kmi.level"        // the level at publication
-	LabelUpstream    = "io.kmi.upstream"     // upstream's build
-	LabelVirtualSize = "io.kmi.virtual-size" // bytes
+	LabelDiskSize    = "io.kmi.disk-size"    // of that file, bytes
+	LabelVirtualSize = "io.kmi.virtual-size" // of the root disk, bytes
+	LabelUser        = "io.kmi.user"         // the login that the guest's provisioning makes
+	LabelLicence     = "io.kmi.licence"      // URL
+	LabelCreated     = "org.opencontainers.image.created"
 )
 
-// DiskFile is the one file under /disk.
+// Environment variables of an image that KubeVirt's importer turns into labels of the volume: names of KubeVirt's
+// common-instancetypes, fit for the architecture (containerized-data-importer, registry-datasource.go).
+const (
+	EnvInstancetype = "INSTANCETYPE_KUBEVIRT_IO_DEFAULT_INSTANCETYPE"
+	EnvPreference   = "INSTANCETYPE_KUBEVIRT_IO_DEFAULT_PREFERENCE"
+)
+
+// DiskFile is the name of the one file under /disk where Spec.DiskName does not say otherwise.
 const DiskFile = "disk.qcow2"
 
-// owner is the user that KubeVirt opens disks as (qemu).
+// owner is the user and group that KubeVirt opens disks as (qemu).
 const owner = 107
+
+// What one image's metadata layer may hold. It is kept in memory.
+const (
+	maxMetadata = 128 << 20 // bytes
+	maxLicences = 20000     // files
+)
 
 //go:embed entrypoint.sh
 var entrypoint []byte
 
-// Field is one piece of metadata that entrypoint.sh prints by its name.
-type Field struct {
-	Name  string // lower-case letters and hyphens
-	Value string
-}
-
 // Spec says what goes into an image.
 type Spec struct {
-	Base        v1.Image // the base; empty.Image for none
-	Arch        catalog.Arch
-	DiskPath    string // the qcow2, read when the image is hashed and again when it is pushed
-	Metadata    []Field
-	Packages    []byte // the guest's packages, text
-	Licences    fs.FS  // the guest's licence files; nil for none
-	Labels      map[string]string
-	Environment map[string]string
-	Created     time.Time // of the newest that is in it; part of the digest
+	Base v1.Image // the base image; nil: from scratch, where nothing can run entrypoint.sh
+	Arch catalog.Arch
+
+	DiskPath    string // the guest's disk: a qcow2 that needs no other file; it must not change until the image is pushed
+	DiskName    string // its name in /disk; "" means DiskFile
+	DiskSHA256  string // what it has to be, hex; "" leaves it open
+	DiskSize    int64  // likewise, bytes
+	VirtualSize int64  // of the root disk, likewise, bytes
+
+	Metadata    []Field           // what the image says of itself, such as Metadata.Fields; Build adds what it knows
+	Packages    []byte            // the guest's packages, text
+	Licences    fs.FS             // the guest's licence files, folders and regular files only; nil for none
+	Labels      map[string]string // such as Metadata.Labels; Build adds what it knows
+	Environment map[string]string // see EnvInstancetype
+	Created     time.Time         // says the image, and is part of its digest; zero means 1970
 }
 
-// Build makes the image. The disk is read once to hash it. Errors are those of the files.
+// Build makes the image. The disk is read once, to hash it, and again each time the image is pushed. Errors are those of
+// the files, of a disk that is not what the spec says or not one that KubeVirt may be given, and of metadata that cannot
+// be printed.
 func Build(s Spec) (v1.Image, error) {
-	meta, err := metadataLayer(s)
+	if !slices.Contains(catalog.Arches, s.Arch) {
+		return nil, fmt.Errorf("%q is not an architecture of the release chart", s.Arch)
+	}
+	if s.DiskName == "" {
+		s.DiskName = DiskFile
+	}
+	if s.DiskName != path.Base(s.DiskName) || s.DiskName[0] == '.' || s.DiskName[0] == '/' || len(s.DiskName) > 64 || strings.ContainsFunc(s.DiskName, unicode.IsControl) {
+		return nil, fmt.Errorf("%q is not a name for the file in /disk", s.DiskName)
+	}
+	disk, err := newDiskLayer(s)
 	if err != nil {
 		return nil, err
 	}
-	disk, err := diskLayer(s.DiskPath)
+	meta, err := metadataLayer(s, disk)
 	if err != nil {
 		return nil, err
 	}
-	base := mutate.ConfigMediaType(mutate.MediaType(s.Base, types.OCIManifestSchema1), types.OCIConfigJSON)
-	img, err := mutate.Append(base,
-		mutate.Addendum{Layer: meta, MediaType: types.OCIUncompressedLayer, History: v1.History{Created: v1.Time{Time: s.Created}, CreatedBy: "kmi-tui: metadata and licences"}},
-		mutate.Addendum{Layer: disk, MediaType: types.OCIUncompressedLayer, History: v1.History{Created: v1.Time{Time: s.Created}, CreatedBy: "kmi-tui: disk"}})
+	labels := maps.Clone(s.Labels)
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	labels[LabelArch], labels[LabelDisk], labels[LabelDiskSize] = string(s.Arch), "sha256:"+disk.sum, strconv.FormatInt(disk.length, 10)
+	labels[LabelVirtualSize] = strconv.FormatInt(disk.virtual, 10)
+	if !s.Created.IsZero() {
+		labels[LabelCreated] = created(s.Created).Format(time.RFC3339)
+	}
+	for _, name := range []string{"containers.bootc", "ostree.bootable"} {
+		if _, ok := labels[name]; ok {
+			return nil, fmt.Errorf("label %s: KubeVirt's importer refuses images that carry it", name)
+		}
+	}
+
+	config := v1.Config{User: strconv.Itoa(owner), WorkingDir: "/", Entrypoint: []string{"/entrypoint.sh"}, Labels: labels}
+	env := map[string]string{"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+	var adds []mutate.Addendum
+	if s.Base != nil {
+		if adds, err = baseLayers(s.Base, s.Created, env); err != nil {
+			return nil, fmt.Errorf("base image: %w", err)
+		}
+	}
+	adds = append(adds, layer(meta, types.OCIUncompressedLayer, s.Created, "metadata and licences"), layer(disk, types.OCIUncompressedLayer, s.Created, "disk"))
+	maps.Copy(env, s.Environment)
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		config.Env = append(config.Env, name+"="+env[name])
+	}
+
+	img, err := mutate.Append(mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON), adds...)
 	if err != nil {
 		return nil, err
 	}
-	cfg, err := img.ConfigFile()
+	file, err := img.ConfigFile()
 	if err != nil {
 		return nil, err
 	}
-	cfg = cfg.DeepCopy()
-	cfg.Created = v1.Time{Time: s.Created}
-	cfg.Architecture, cfg.OS, cfg.Variant = s.Arch.OCI(), "linux", ""
-	cfg.Author, cfg.Container, cfg.DockerVersion = "", "", ""
-	cfg.Config.Entrypoint, cfg.Config.Cmd = []string{"/entrypoint.sh"}, nil
-	cfg.Config.User = fmt.Sprintf("%d:%d", owner, owner)
-	cfg.Config.WorkingDir = "/"
-	cfg.Config.Hostname = ""
-	cfg.Config.Labels = s.Labels
-	cfg.Config.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-	for _, k := range sorted(s.Environment) {
-		cfg.Config.Env = append(cfg.Config.Env, k+"="+s.Environment[k])
-	}
-	if img, err = mutate.ConfigFile(img, cfg); err != nil {
+	file.Created, file.Architecture, file.OS, file.Config = created(s.Created), s.Arch.OCI(), "linux", config
+	if img, err = mutate.ConfigFile(img, file); err != nil {
 		return nil, err
 	}
-	annotated, ok := mutate.Annotations(img, s.Labels).(v1.Image)
+	annotated, ok := mutate.Annotations(img, labels).(v1.Image)
 	if !ok {
 		return nil, errors.New("annotations made something else of the image")
 	}
-	return annotated, nil
+	_, err = annotated.Digest()
+	return annotated, err
 }
 
-// Index makes the multi-architecture index: each architecture's image once, in the chart's order. kept are entries of
-// an older index for architectures that images does not have.
-func Index(images map[catalog.Arch]v1.Image, kept []v1.Descriptor, annotations map[string]string) (v1.ImageIndex, error) {
-	var index v1.ImageIndex = mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
-	var add []mutate.IndexAddendum
-	for _, arch := range catalog.Arches {
-		if img, ok := images[arch]; ok {
-			manifest, err := img.Manifest()
-			if err != nil {
-				return nil, err
-			}
-			// The labels stand here too: what is published can be told with one request.
-			add = append(add, mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: arch.OCI()}, Annotations: manifest.Annotations}})
-			continue
-		}
-		for _, d := range kept {
-			if d.Platform != nil && d.Platform.Architecture == arch.OCI() {
-				add = append(add, mutate.IndexAddendum{Add: remembered{d}, Descriptor: d})
-				break
-			}
-		}
-	}
-	index = mutate.AppendManifests(index, add...)
-	if len(annotations) > 0 {
-		annotated, ok := mutate.Annotations(index, annotations).(v1.ImageIndex)
-		if !ok {
-			return nil, errors.New("annotations made something else of the index")
-		}
-		index = annotated
-	}
-	return index, nil
+// layer adds a layer that this package made.
+func layer(l v1.Layer, mt types.MediaType, at time.Time, what string) mutate.Addendum {
+	return mutate.Addendum{Layer: l, MediaType: mt, History: v1.History{Created: created(at), CreatedBy: "kmi-tui: " + what}}
 }
 
-// remembered stands in an index for a manifest that the registry has already.
-type remembered struct{ d v1.Descriptor }
-
-func (r remembered) MediaType() (types.MediaType, error) { return r.d.MediaType, nil }
-func (r remembered) Digest() (v1.Hash, error)            { return r.d.Digest, nil }
-func (r remembered) Size() (int64, error)                { return r.d.Size, nil }
-
-// metadataLayer holds /kmi and /entrypoint.sh.
-func metadataLayer(s Spec) (v1.Layer, error) {
-	files := map[string][]byte{"entrypoint.sh": entrypoint, "kmi/packages.txt": s.Packages}
-	object := map[string]string{}
-	var names []string
-	for _, f := range s.Metadata {
-		if f.Name == "" || strings.Trim(f.Name, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
-			return nil, fmt.Errorf("metadata field %q: a name has lower-case letters, digits and hyphens", f.Name)
-		}
-		files["kmi/fields/"+f.Name] = []byte(f.Value + "\n")
-		object[f.Name] = f.Value
-		names = append(names, f.Name)
+func created(t time.Time) v1.Time {
+	if t.IsZero() {
+		t = time.Unix(0, 0)
 	}
-	data, err := json.MarshalIndent(object, "", "  ")
+	return v1.Time{Time: t.UTC().Truncate(time.Second)}
+}
+
+// baseLayers are the base's layers, with OCI's names for their forms, and its environment goes into env. Its labels are
+// left out: they tell of another image, and some make KubeVirt's importer refuse it.
+func baseLayers(base v1.Image, at time.Time, env map[string]string) (adds []mutate.Addendum, err error) {
+	layers, err := base.Layers()
 	if err != nil {
 		return nil, err
 	}
-	files["kmi/metadata.json"] = append(data, '\n')
-	files["kmi/names"] = []byte(strings.Join(names, "\n") + "\n")
+	for _, l := range layers {
+		mt, err := l.MediaType()
+		if err != nil {
+			return nil, err
+		}
+		switch mt {
+		case types.DockerLayer:
+			mt = types.OCILayer
+		case types.DockerUncompressedLayer:
+			mt = types.OCIUncompressedLayer
+		case types.OCILayer, types.OCIUncompressedLayer, types.OCILayerZStd:
+		default:
+			return nil, fmt.Errorf("a layer is of type %s: only layers that may be passed on can be used", mt)
+		}
+		adds = append(adds, layer(l, mt, at, "base"))
+	}
+	file, err := base.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range file.Config.Env {
+		if name, value, ok := strings.Cut(e, "="); ok {
+			env[name] = value
+		}
+	}
+	return adds, nil
+}
+
+// metadataLayer holds /kmi and /entrypoint.sh.
+func metadataLayer(s Spec, disk *diskLayer) (v1.Layer, error) {
+	known := []Field{{"disk", "/disk/" + s.DiskName}, {"disk-format", "qcow2"}, {"disk-sha256", disk.sum}, {"disk-size", disk.length}, {"disk-virtual-size", disk.virtual}}
+	if len(s.Packages) > 0 {
+		sum := sha256.Sum256(s.Packages)
+		known = append(known, Field{"package-list", "/kmi/packages.txt sha256:" + hex.EncodeToString(sum[:])})
+	}
 	if s.Licences != nil {
-		var all bytes.Buffer
+		known = append(known, Field{"licence-files", "/kmi/licenses"})
+	}
+	fields, err := complete(s.Metadata, known)
+	if err != nil {
+		return nil, err
+	}
+	object, err := document(fields)
+	if err != nil {
+		return nil, err
+	}
+	files := map[string][]byte{"entrypoint.sh": entrypoint, "kmi/metadata.json": object, "kmi/packages.txt": s.Packages}
+	var names []string
+	for _, f := range fields {
+		names = append(names, f.Name)
+		files["kmi/fields/"+f.Name] = []byte(f.text() + "\n")
+	}
+	files["kmi/fields.txt"] = []byte(strings.Join(names, "\n") + "\n")
+	total := int64(len(s.Packages))
+	var licences strings.Builder
+	if s.Licences != nil {
 		err := fs.WalkDir(s.Licences, ".", func(p string, d fs.DirEntry, err error) error {
-			if err != nil || !d.Type().IsRegular() {
+			if err != nil || d.IsDir() {
 				return err
 			}
-			text, err := fs.ReadFile(s.Licences, p)
+			info, err := d.Info()
 			if err != nil {
 				return err
 			}
+			if !info.Mode().IsRegular() {
+				return fmt.Errorf("licence file %s is not a regular file", p)
+			}
+			if strings.ContainsFunc(p, unicode.IsControl) {
+				return fmt.Errorf("licence file %q has control characters in its name", p)
+			}
+			if total += info.Size(); total > maxMetadata || len(files) > maxLicences {
+				return fmt.Errorf("licences and packages hold more than %d MiB or %d files", maxMetadata>>20, maxLicences)
+			}
+			text, err := fs.ReadFile(s.Licences, p)
 			files["kmi/licenses/"+p] = text
-			fmt.Fprintf(&all, "===== %s\n%s\n", p, text)
-			return nil
+			licences.WriteString(p + "\n")
+			return err
 		})
 		if err != nil {
 			return nil, err
 		}
-		files["kmi/licenses.txt"] = all.Bytes()
 	}
-	var buf bytes.Buffer
-	tw := tar.NewWriter(&buf)
-	dirs := map[string]bool{}
-	for _, name := range sorted(files) {
-		for _, dir := range parents(name) {
-			if !dirs[dir] {
-				dirs[dir] = true
-				if err := tw.WriteHeader(header(dir+"/", tar.TypeDir, 0o755, 0, 0)); err != nil {
-					return nil, err
-				}
-			}
-		}
+	files["kmi/licenses.txt"] = []byte(licences.String())
+
+	entries := map[string]entry{}
+	for name, data := range files {
 		mode := int64(0o444)
 		if name == "entrypoint.sh" {
 			mode = 0o555
 		}
-		if err := tw.WriteHeader(header(name, tar.TypeReg, mode, 0, int64(len(files[name])))); err != nil {
-			return nil, err
+		entries[name] = entry{header(name, tar.TypeReg, mode, 0, int64(len(data))), data}
+	}
+	return tarLayer(entries)
+}
+
+// entry is one file of a tar archive.
+type entry struct {
+	head *tar.Header
+	data []byte
+}
+
+// tarLayer makes an uncompressed layer of entries by their path (without slashes at its ends), with the folders that
+// lead to them. Uncompressed, because a compressor's output may change with its version.
+func tarLayer(entries map[string]entry) (v1.Layer, error) {
+	for _, name := range slices.Collect(maps.Keys(entries)) {
+		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
+			if _, ok := entries[dir]; !ok {
+				entries[dir] = entry{head: header(dir+"/", tar.TypeDir, 0o755, 0, 0)}
+			}
 		}
-		if _, err := tw.Write(files[name]); err != nil {
-			return nil, err
+	}
+	var buf bytes.Buffer
+	tw := tar.NewWriter(&buf)
+	for _, name := range slices.Sorted(maps.Keys(entries)) {
+		if err := tw.WriteHeader(entries[name].head); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		if _, err := tw.Write(entries[name].data); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 	}
 	if err := tw.Close(); err != nil {
@@ -219,97 +304,8 @@ func metadataLayer(s Spec) (v1.Layer, error) {
 	return static.NewLayer(buf.Bytes(), types.OCIUncompressedLayer), nil
 }
 
-// header is a tar header that says nothing of when and where it was made.
+// header is a tar header that says nothing of when and where it was made. Its format is USTAR; archive/tar takes PAX
+// where USTAR has no room (files from 8 GiB, paths that cannot be split at 155 and 100 bytes).
 func header(name string, kind byte, mode int64, id int, size int64) *tar.Header {
-	format := tar.FormatUSTAR
-	if size >= 8<<30 || len(name) > 95 {
-		format = tar.FormatPAX
-	}
-	return &tar.Header{Name: name, Typeflag: kind, Mode: mode, Uid: id, Gid: id, Size: size, ModTime: time.Unix(0, 0).UTC(), Format: format}
-}
-
-func parents(name string) (dirs []string) {
-	for d := path.Dir(name); d != "."; d = path.Dir(d) {
-		dirs = append([]string{d}, dirs...)
-	}
-	return dirs
-}
-
-func sorted[T any](m map[string]T) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	sort.Strings(keys)
-	return keys
-}
-
-// disk is the layer with /disk: an uncompressed tar (the file in it is compressed already) that is never held in memory
-// nor written anywhere: head, the file itself, padding.
-type disk struct {
-	path   string
-	head   []byte // tar headers of the directory and the file
-	foot   []byte // padding and the end of the archive
-	size   int64  // of the whole layer
-	length int64  // of the file
-	once   sync.Once
-	hash   v1.Hash
-	file   string // SHA-256 of the file, hex
-	err    error
-}
-
-func diskLayer(file string) (*disk, error) {
-	info, err := os.Stat(file)
-	if err != nil {
-		return nil, err
-	}
-	var head bytes.Buffer
-	tw := tar.NewWriter(&head)
-	if err := tw.WriteHeader(header("disk/", tar.TypeDir, 0o555, owner, 0)); err != nil {
-		return nil, err
-	}
-	if err := tw.WriteHeader(header("disk/"+DiskFile, tar.TypeReg, 0o444, owner, info.Size())); err != nil {
-		return nil, err
-	}
-	pad := (512 - info.Size()%512) % 512
-	d := &disk{path: file, head: head.Bytes(), foot: make([]byte, pad+1024), length: info.Size()}
-	d.size = int64(len(d.head)) + info.Size() + int64(len(d.foot))
-	return d, nil
-}
-
-func (d *disk) hashed() error {
-	d.once.Do(func() {
-		f, err := os.Open(d.path)
-		if err != nil {
-			d.err = err
-			return
-		}
-		defer f.Close()
-		whole, inner := sha256.New(), sha256.New()
-		whole.Write(d.head)
-		n, err := io.Copy(io.MultiWriter(whole, inner), f)
-		if err == nil && n != d.length {
-			err = fmt.Errorf("%s changed while it was read", d.path)
-		}
-		whole.Write(d.foot)
-		d.err, d.file = err, hex.EncodeToString(inner.Sum(nil))
-		d.hash = v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(whole.Sum(nil))}
-	})
-	return d.err
-}
-
-func (d *disk) Digest() (v1.Hash, error)            { return d.hash, d.hashed() }
-func (d *disk) DiffID() (v1.Hash, error)            { return d.hash, d.hashed() }
-func (d *disk) Size() (int64, error)                { return d.size, nil }
-func (d *disk) MediaType() (types.MediaType, error) { return types.OCIUncompressedLayer, nil }
-func (d *disk) Compressed() (io.ReadCloser, error)  { return d.Uncompressed() }
-func (d *disk) Uncompressed() (io.ReadCloser, error) {
-	f, err := os.Open(d.path)
-	if err != nil {
-		return nil, err
-	}
-	return struct {
-		io.Reader
-		io.Closer
-	}{io.MultiReader(bytes.NewReader(d.head), io.LimitReader(f, d.length), bytes.NewReader(d.foot)), f}, nil
+	return &tar.Header{Name: name, Typeflag: kind, Mode: mode, Uid: id, Gid: id, Size: size, ModTime: time.Unix(0, 0).UTC()}
 }

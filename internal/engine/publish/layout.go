@@ -13,12 +13,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sort"
+	"slices"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/gofrs/flock"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
@@ -27,23 +28,44 @@ import (
 // refName is the annotation that names a tag in an index.json (image-spec, annotations.md).
 const refName = "org.opencontainers.image.ref.name"
 
-// directory is a folder of OCI image layouts, one a repository (image-spec, image-layout.md).
-type directory struct{ dir string }
+// folder is a folder of OCI image layouts, one a repository (image-spec, image-layout.md).
+type folder struct{ dir string }
 
-func (d *directory) String() string { return "dir:" + d.dir }
+func (f *folder) String() string { return "dir:" + f.dir }
 
-func (d *directory) Repository(name string) (Repository, error) {
-	if !filepath.IsLocal(name) {
-		return nil, fmt.Errorf("%q is no name of a repository", name)
+func (f *folder) Repository(name string) (Repository, error) {
+	if !repositoryForm.MatchString(name) {
+		return nil, fmt.Errorf("%q is not a name for a repository", name)
 	}
-	return &laidOut{filepath.Join(d.dir, name)}, nil
+	return &laidOut{dir: filepath.Join(f.dir, name), held: filepath.Join(f.dir, ".locks", name+".lock")}, nil
 }
 
-type laidOut struct{ dir string }
+type laidOut struct {
+	dir  string
+	held string // the file that is locked while tags are decided about
+}
 
-func (l *laidOut) String() string { return "dir:" + l.dir }
+func (l *laidOut) String() string                  { return "dir:" + l.dir }
+func (l *laidOut) Reference(digest v1.Hash) string { return l.String() + "@" + digest.String() }
 
 func (l *laidOut) blob(h v1.Hash) string { return filepath.Join(l.dir, "blobs", h.Algorithm, h.Hex) }
+
+// lock keeps everybody else's releases out of the repository.
+func (l *laidOut) lock(ctx context.Context) (unlock func(), err error) { return l.locked(ctx, l.held) }
+
+func (l *laidOut) locked(ctx context.Context, path string) (unlock func(), err error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, l.explain(err)
+	}
+	lock := flock.New(path)
+	if _, err := lock.TryLockContext(ctx, 10*time.Millisecond); err != nil {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		return nil, l.explain(err)
+	}
+	return func() { _ = lock.Unlock() }, nil
+}
 
 // index reads index.json; without one the repository is empty.
 func (l *laidOut) index() (*v1.IndexManifest, error) {
@@ -52,7 +74,7 @@ func (l *laidOut) index() (*v1.IndexManifest, error) {
 		return &v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{}}, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, l.explain(err)
 	}
 	m, err := v1.ParseIndexManifest(bytes.NewReader(data))
 	if err != nil {
@@ -61,59 +83,67 @@ func (l *laidOut) index() (*v1.IndexManifest, error) {
 	return m, nil
 }
 
+func (l *laidOut) Head(ctx context.Context, ref string) (*v1.Descriptor, error) {
+	m, err := l.Get(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	return &m.Descriptor, nil
+}
+
 func (l *laidOut) Get(_ context.Context, ref string) (*Manifest, error) {
-	d := v1.Descriptor{}
-	if h, err := v1.NewHash(ref); err == nil {
-		d.Digest = h
-	} else {
+	digest, ok := hashRef(ref)
+	if !ok {
 		m, err := l.index()
 		if err != nil {
 			return nil, err
 		}
 		for _, e := range m.Manifests {
 			if e.Annotations[refName] == ref {
-				d.Digest = e.Digest
+				digest, ok = e.Digest, true
 			}
 		}
-		if d.Digest.Hex == "" {
+		if !ok {
 			return nil, fmt.Errorf("%s:%s: %w", l, ref, ErrNotFound)
 		}
 	}
-	raw, err := os.ReadFile(l.blob(d.Digest))
+	info, err := os.Stat(l.blob(digest))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s@%s: %w", l, d.Digest, ErrNotFound)
+		return nil, fmt.Errorf("%s: %w", l.Reference(digest), ErrNotFound)
 	}
 	if err != nil {
-		return nil, err
+		return nil, l.explain(err)
 	}
-	if sum := sha256.Sum256(raw); hex.EncodeToString(sum[:]) != d.Digest.Hex {
-		return nil, event.WithRemedy(fmt.Errorf("%s: its content is not its digest's: the layout is damaged", l.blob(d.Digest)), "remove that file and publish again")
+	if info.Size() > maxManifest {
+		return nil, fmt.Errorf("%s: a manifest of %d bytes: more than %d are not accepted", l.Reference(digest), info.Size(), maxManifest)
 	}
-	var head struct {
-		MediaType types.MediaType `json:"mediaType"`
+	raw, err := os.ReadFile(l.blob(digest))
+	if err != nil {
+		return nil, l.explain(err)
 	}
-	if err := json.Unmarshal(raw, &head); err != nil {
-		return nil, fmt.Errorf("%s@%s: %w", l, d.Digest, err)
+	m, err := newManifest(raw, "", digest)
+	if errors.Is(err, ErrContent) {
+		return nil, event.WithRemedy(fmt.Errorf("%s: %w", l.blob(digest), err), "the layout is damaged: remove that file and publish again")
 	}
-	d.MediaType, d.Size = head.MediaType, int64(len(raw))
-	return &Manifest{d, raw}, nil
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", l, err)
+	}
+	return m, nil
 }
 
-func (l *laidOut) Image(ctx context.Context, ref string) (v1.Image, error) {
-	m, err := l.Get(ctx, ref)
-	if err != nil {
-		return nil, err
-	}
-	return layout.Path(l.dir).Image(m.Digest)
+func (l *laidOut) Image(ctx context.Context, ref string) (v1.Image, error) { return image(ctx, l, ref) }
+
+func (l *laidOut) Index(ctx context.Context, ref string) (v1.ImageIndex, error) {
+	return index(ctx, l, ref)
 }
 
 func (l *laidOut) Blob(_ context.Context, digest v1.Hash) (io.ReadCloser, error) {
 	f, err := os.Open(l.blob(digest))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s@%s: %w", l, digest, ErrNotFound)
+		return nil, fmt.Errorf("%s: %w", l.Reference(digest), ErrNotFound)
 	}
 	if err != nil {
-		return nil, err
+		return nil, l.explain(err)
 	}
 	return &verified{f, sha256.New(), digest}, nil
 }
@@ -128,26 +158,119 @@ type verified struct {
 func (v *verified) Read(p []byte) (int, error) {
 	n, err := v.File.Read(p)
 	v.sum.Write(p[:n])
-	if errors.Is(err, io.EOF) && hex.EncodeToString(v.sum.Sum(nil)) != v.digest.Hex {
-		return n, fmt.Errorf("%s: its content is not its digest's", v.File.Name())
+	if errors.Is(err, io.EOF) {
+		if found := hex.EncodeToString(v.sum.Sum(nil)); found != v.digest.Hex {
+			return n, event.WithRemedy(fmt.Errorf("%s: %w: found sha256:%s", v.Name(), ErrContent, found), "the layout is damaged: remove that file and publish again")
+		}
 	}
 	return n, err
 }
 
-func (l *laidOut) Push(ctx context.Context, img v1.Image, progress func(done, total int64)) error {
-	layers, err := img.Layers()
+// WriteTo must not be the file's own, which would go around the hash.
+func (v *verified) WriteTo(w io.Writer) (int64, error) {
+	return io.CopyBuffer(w, struct{ io.Reader }{v}, make([]byte, 1<<20))
+}
+
+// create makes the layout's own files, once.
+func (l *laidOut) create(ctx context.Context) error {
+	if err := os.MkdirAll(filepath.Join(l.dir, "blobs", "sha256"), 0o755); err != nil {
+		return l.explain(err)
+	}
+	l.sweep()
+	if _, err := os.Stat(filepath.Join(l.dir, "index.json")); err == nil {
+		return nil
+	}
+	return l.edit(ctx, func(m *v1.IndexManifest) {})
+}
+
+// edit changes index.json under a lock of its own, and writes it in one step.
+func (l *laidOut) edit(ctx context.Context, change func(*v1.IndexManifest)) error {
+	unlock, err := l.locked(ctx, l.held+".index")
 	if err != nil {
 		return err
 	}
-	var done, total int64
-	for _, layer := range layers {
-		n, err := layer.Size()
-		if err != nil {
+	defer unlock()
+	m, err := l.index()
+	if err != nil {
+		return err
+	}
+	change(m)
+	data, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return err
+	}
+	// image-spec, image-layout.md, "oci-layout file"
+	if _, err := os.Stat(filepath.Join(l.dir, "oci-layout")); err != nil {
+		if err := l.replace("oci-layout", []byte(`{"imageLayoutVersion":"1.0.0"}`)); err != nil {
 			return err
 		}
-		total += n
 	}
-	for _, layer := range layers {
+	return l.replace("index.json", append(data, '\n'))
+}
+
+// replace writes one of the layout's files in one step.
+func (l *laidOut) replace(name string, data []byte) error {
+	path := filepath.Join(l.dir, name)
+	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, data) {
+		return nil
+	}
+	f, err := os.CreateTemp(l.dir, parts+"*")
+	if err != nil {
+		return l.explain(err)
+	}
+	defer func() { _ = os.Remove(f.Name()) }()
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return l.explain(err)
+	}
+	d, err := os.Open(l.dir)
+	if err != nil {
+		return l.explain(err)
+	}
+	return l.explain(errors.Join(d.Sync(), d.Close()))
+}
+
+// parts is how the names of unfinished files begin.
+const parts = ".part-"
+
+// sweep removes what runs that were killed left unfinished: files that nobody holds and nobody touched for an hour.
+func (l *laidOut) sweep() {
+	entries, err := os.ReadDir(l.dir)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil || !strings.HasPrefix(e.Name(), parts) || time.Since(info.ModTime()) < time.Hour {
+			continue
+		}
+		path := filepath.Join(l.dir, e.Name())
+		lock := flock.New(path)
+		if ok, err := lock.TryLock(); err == nil && ok {
+			_ = os.Remove(path)
+			_ = lock.Unlock()
+		}
+	}
+}
+
+func (l *laidOut) Push(ctx context.Context, what any, progress func(done, total int64)) error {
+	u, err := newUpload(what)
+	if err != nil {
+		return err
+	}
+	if err := l.create(ctx); err != nil {
+		return err
+	}
+	var done int64
+	count := func(n int64) {
+		if done += n; progress != nil {
+			progress(done, u.total)
+		}
+	}
+	for _, layer := range u.layers {
 		digest, err := layer.Digest()
 		if err != nil {
 			return err
@@ -157,56 +280,32 @@ func (l *laidOut) Push(ctx context.Context, img v1.Image, progress func(done, to
 			return err
 		}
 		if l.has(digest, size) {
-			if done += size; progress != nil {
-				progress(done, total)
-			}
+			count(size)
 			continue
 		}
 		rc, err := layer.Compressed()
 		if err != nil {
 			return err
 		}
-		err = l.write(ctx, digest, rc, func(n int64) {
-			if done += n; progress != nil {
-				progress(done, total)
-			}
-		})
-		_ = rc.Close()
-		if err != nil {
+		err = l.write(ctx, digest, rc, count)
+		if err = errors.Join(err, rc.Close()); err != nil {
 			return err
 		}
 	}
-	config, err := img.RawConfigFile()
-	if err != nil {
-		return err
+	for _, digest := range u.elsewhere {
+		if _, err := l.Head(ctx, digest.String()); err != nil {
+			return fmt.Errorf("image %s, which the index lists: %w", digest, err)
+		}
 	}
-	name, err := img.ConfigName()
-	if err != nil {
-		return err
+	for _, m := range u.manifests {
+		if l.has(m.Digest, m.Size) {
+			continue
+		}
+		if err := l.write(ctx, m.Digest, bytes.NewReader(m.Raw), func(int64) {}); err != nil {
+			return err
+		}
 	}
-	if err := l.write(ctx, name, bytes.NewReader(config), nil); err != nil {
-		return err
-	}
-	return l.manifest(ctx, img)
-}
-
-func (l *laidOut) PushIndex(ctx context.Context, index v1.ImageIndex) error {
-	return l.manifest(ctx, index)
-}
-
-func (l *laidOut) manifest(ctx context.Context, m interface {
-	RawManifest() ([]byte, error)
-	Digest() (v1.Hash, error)
-}) error {
-	raw, err := m.RawManifest()
-	if err != nil {
-		return err
-	}
-	digest, err := m.Digest()
-	if err != nil {
-		return err
-	}
-	return l.write(ctx, digest, bytes.NewReader(raw), nil)
+	return nil
 }
 
 // has says whether a blob of that size is there.
@@ -215,31 +314,18 @@ func (l *laidOut) has(digest v1.Hash, size int64) bool {
 	return err == nil && info.Size() == size
 }
 
-// write writes a blob under a name of its own, checks it and renames it. Two that write the same blob take turns; what a
-// killed one left is written over.
+// write writes a blob under a name of its own, checks it and renames it.
 func (l *laidOut) write(ctx context.Context, digest v1.Hash, r io.Reader, count func(int64)) error {
-	path := l.blob(digest)
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return l.explain(err)
-	}
-	part := path + ".part"
-	lock := flock.New(part)
-	if _, err := lock.TryLockContext(ctx, 20*time.Millisecond); err != nil {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		return l.explain(err)
-	}
-	defer func() { _ = lock.Unlock() }()
-	if _, err := os.Stat(path); err == nil {
-		_ = os.Remove(part)
-		return nil // somebody else was faster, or it was there
-	}
-	f, err := os.OpenFile(part, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+	f, err := os.CreateTemp(l.dir, parts+"*")
 	if err != nil {
 		return l.explain(err)
 	}
-	defer f.Close()
+	defer func() { _ = os.Remove(f.Name()); _ = f.Close() }()
+	alive := flock.New(f.Name())
+	if _, err := alive.TryLock(); err != nil {
+		return l.explain(err)
+	}
+	defer func() { _ = alive.Unlock() }()
 	sum := sha256.New()
 	buf := make([]byte, 1<<20)
 	for {
@@ -247,14 +333,12 @@ func (l *laidOut) write(ctx context.Context, digest v1.Hash, r io.Reader, count 
 			return context.Cause(ctx)
 		}
 		n, rerr := r.Read(buf)
+		sum.Write(buf[:n])
+		if _, err := f.Write(buf[:n]); err != nil {
+			return l.explain(err)
+		}
 		if n > 0 {
-			sum.Write(buf[:n])
-			if _, err := f.Write(buf[:n]); err != nil {
-				return l.explain(err)
-			}
-			if count != nil {
-				count(int64(n))
-			}
+			count(int64(n))
 		}
 		if errors.Is(rerr, io.EOF) {
 			break
@@ -264,72 +348,62 @@ func (l *laidOut) write(ctx context.Context, digest v1.Hash, r io.Reader, count 
 		}
 	}
 	if found := hex.EncodeToString(sum.Sum(nil)); found != digest.Hex {
-		return fmt.Errorf("expected content of %s, got sha256:%s", digest, found)
+		return fmt.Errorf("%w: expected %s, found sha256:%s", ErrContent, digest, found)
 	}
-	if err := f.Close(); err != nil {
+	if err := errors.Join(f.Chmod(0o644), f.Sync()); err != nil {
 		return l.explain(err)
 	}
-	return l.explain(os.Rename(part, path))
+	return l.explain(os.Rename(f.Name(), l.blob(digest)))
 }
 
-func (l *laidOut) Tag(ctx context.Context, tag string, m *Manifest) error {
-	if err := os.MkdirAll(l.dir, 0o755); err != nil {
-		return l.explain(err)
-	}
-	lock := flock.New(filepath.Join(l.dir, ".lock"))
-	if _, err := lock.TryLockContext(ctx, 20*time.Millisecond); err != nil {
-		return l.explain(err)
-	}
-	defer func() { _ = lock.Unlock() }()
-	index, err := l.index()
-	if err != nil {
-		return err
-	}
-	kept := index.Manifests[:0]
-	for _, e := range index.Manifests {
-		if e.Annotations[refName] != tag {
-			kept = append(kept, e)
+func (l *laidOut) Tag(ctx context.Context, digest v1.Hash, tags ...string) error {
+	for _, tag := range tags {
+		if !tagForm.MatchString(tag) {
+			return fmt.Errorf("%q is not a tag", tag)
 		}
 	}
-	entry := v1.Descriptor{MediaType: m.Descriptor.MediaType, Digest: m.Digest, Size: int64(len(m.Raw)), Annotations: map[string]string{refName: tag}}
-	index.Manifests = append(kept, entry)
-	sort.SliceStable(index.Manifests, func(i, j int) bool {
-		return index.Manifests[i].Annotations[refName] < index.Manifests[j].Annotations[refName]
-	})
-	data, err := json.MarshalIndent(index, "", "  ")
+	m, err := l.Get(ctx, digest.String())
 	if err != nil {
 		return err
 	}
-	if err := l.replace("oci-layout", []byte(`{"imageLayoutVersion":"1.0.0"}`)); err != nil {
-		return err
-	}
-	return l.replace("index.json", append(data, '\n'))
-}
-
-// replace writes one of the layout's files in one step; the caller holds the lock.
-func (l *laidOut) replace(name string, data []byte) error {
-	path := filepath.Join(l.dir, name)
-	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, data) {
-		return nil
-	}
-	next := filepath.Join(l.dir, "."+name+".new")
-	if err := os.WriteFile(next, data, 0o644); err != nil {
-		return l.explain(err)
-	}
-	return l.explain(os.Rename(next, path))
+	return l.edit(ctx, func(index *v1.IndexManifest) {
+		index.Manifests = slices.DeleteFunc(index.Manifests, func(e v1.Descriptor) bool { return slices.Contains(tags, e.Annotations[refName]) })
+		for _, tag := range tags {
+			index.Manifests = append(index.Manifests, v1.Descriptor{MediaType: m.Descriptor.MediaType, Digest: m.Digest, Size: m.Size,
+				Annotations: map[string]string{refName: tag}})
+		}
+		slices.SortStableFunc(index.Manifests, func(a, b v1.Descriptor) int { return strings.Compare(a.Annotations[refName], b.Annotations[refName]) })
+	})
 }
 
 func (l *laidOut) Tags(context.Context) ([]string, error) {
-	index, err := l.index()
+	m, err := l.index()
 	if err != nil {
 		return nil, err
 	}
 	var tags []string
-	for _, e := range index.Manifests {
+	for _, e := range m.Manifests {
 		if tag := e.Annotations[refName]; tag != "" {
 			tags = append(tags, tag)
 		}
 	}
+	slices.Sort(tags)
+	return slices.Compact(tags), nil
+}
+
+// at lists the tags that point at a digest.
+func (l *laidOut) at(digest v1.Hash) ([]string, error) {
+	m, err := l.index()
+	if err != nil {
+		return nil, err
+	}
+	var tags []string
+	for _, e := range m.Manifests {
+		if tag := e.Annotations[refName]; tag != "" && e.Digest == digest {
+			tags = append(tags, tag)
+		}
+	}
+	slices.Sort(tags)
 	return tags, nil
 }
 
@@ -337,5 +411,12 @@ func (l *laidOut) explain(err error) error {
 	if err == nil {
 		return nil
 	}
-	return event.WithRemedy(fmt.Errorf("the OCI layout %s: %w", l.dir, err), "make room and rights there, or choose another folder with --registry dir:PATH")
+	err = fmt.Errorf("the OCI layout %s: %w", l.dir, err)
+	switch {
+	case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
+		return event.WithRemedy(err, "make room there, or choose another folder with --registry dir:PATH")
+	case errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS):
+		return event.WithRemedy(err, "get the right to write there, or choose another folder with --registry dir:PATH")
+	}
+	return event.WithRemedy(err, "choose another folder with --registry dir:PATH")
 }

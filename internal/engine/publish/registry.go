@@ -1,36 +1,83 @@
-// Package publish brings images to a registry, or to an OCI layout on disk, and reads back what is there.
+// Package publish brings images to a registry, or to a folder of OCI image layouts, and reads back what is there. Nothing
+// is tagged before it was read back and verified.
 package publish
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
-	"net/url"
+	"regexp"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"github.com/ContainerCraft/kmi-tui/internal/engine/container"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 )
 
-// ErrNotFound is the error of a tag or digest that the repository does not have.
-var ErrNotFound = errors.New("not found")
+var (
+	// ErrNotFound is the error of a tag or digest that the repository does not have.
+	ErrNotFound = errors.New("not found")
+	// ErrContent is the error of content that is not what its digest or size says.
+	ErrContent = errors.New("the content is not what its digest says")
+)
 
-// Registry holds a repository for each flavor.
+// maxManifest is the size in bytes of the largest manifest that is accepted; registries have the same limit.
+const maxManifest = 4 << 20
+
+// Registry holds repositories.
 type Registry interface {
+	// Repository is the repository of that name: a flavor's id.
 	Repository(name string) (Repository, error)
 	String() string // HOST/PATH or dir:PATH
 }
+
+// Repository holds images and indexes by digest, and tags that point at them. Where a method takes ref, it is a tag or a
+// digest ("sha256:HEX"). Errors are sentences with a remedy; ErrNotFound and ErrContent can be told from the others.
+type Repository interface {
+	String() string                  // what users pull, without tag
+	Reference(digest v1.Hash) string // what users pull, by digest
+	// Head tells type, digest and size of a manifest.
+	Head(ctx context.Context, ref string) (*v1.Descriptor, error)
+	// Get reads a manifest and checks it against its digest.
+	Get(ctx context.Context, ref string) (*Manifest, error)
+	// Image is an image whose layers are read when they are used.
+	Image(ctx context.Context, ref string) (v1.Image, error)
+	// Index is an index whose images are read when they are used.
+	Index(ctx context.Context, ref string) (v1.ImageIndex, error)
+	// Blob opens a blob. What is read is checked against the digest; the error is ErrContent at the end of what differs.
+	Blob(ctx context.Context, digest v1.Hash) (io.ReadCloser, error)
+	// Push writes a v1.Image, or a v1.ImageIndex with the images that it holds, by digest and without tag: blobs first,
+	// then manifests; those already there are not written again. The images that an index lists and does not hold have to
+	// be there. progress, which may be nil, is given bytes of the layers, and less done again where an upload starts anew.
+	Push(ctx context.Context, what any, progress func(done, total int64)) error
+	// Tag points tags at a manifest that is there. In a folder all of them move at once or none; in a registry they move
+	// in their order, and if one does not, the error is a *TagError.
+	Tag(ctx context.Context, digest v1.Hash, tags ...string) error
+	// Tags lists the tags in alphabetical order; none when the repository does not exist.
+	Tags(ctx context.Context) ([]string, error)
+}
+
+// TagError is the error of tags that could not all be moved.
+type TagError struct {
+	Digest v1.Hash  // where they were to point
+	Moved  []string // those that point there now
+	Tag    string   // the one that could not be moved; those after it were not tried
+	Err    error
+}
+
+func (e *TagError) Error() string { return fmt.Sprintf("tag %s: %v", e.Tag, e.Err) }
+func (e *TagError) Unwrap() error { return e.Err }
 
 // Manifest is a manifest as it is stored.
 type Manifest struct {
@@ -42,197 +89,301 @@ type Manifest struct {
 func (m *Manifest) RawManifest() ([]byte, error)        { return m.Raw, nil }
 func (m *Manifest) MediaType() (types.MediaType, error) { return m.Descriptor.MediaType, nil }
 
-// Repository holds images by digest, and tags that point at them.
-type Repository interface {
-	String() string // what users pull, without tag
-	// Get reads a manifest by tag or digest ("sha256:HEX"). Its error may be ErrNotFound.
-	Get(ctx context.Context, ref string) (*Manifest, error)
-	// Image is an image by tag or digest. Its error may be ErrNotFound.
-	Image(ctx context.Context, ref string) (v1.Image, error)
-	// Blob reads a blob; what it reads is checked against the digest at its end.
-	Blob(ctx context.Context, digest v1.Hash) (io.ReadCloser, error)
-	// Push writes an image by its digest, blobs first. What is there is not written again. progress gets bytes.
-	Push(ctx context.Context, img v1.Image, progress func(done, total int64)) error
-	// PushIndex writes an index by its digest; what it lists has to be there.
-	PushIndex(ctx context.Context, index v1.ImageIndex) error
-	// Tag points a tag at a manifest that is there.
-	Tag(ctx context.Context, tag string, m *Manifest) error
-	// Tags lists the tags; none when the repository does not exist.
-	Tags(ctx context.Context) ([]string, error)
+// newManifest describes a manifest by its content. want is its digest where it is known.
+func newManifest(raw []byte, mt types.MediaType, want v1.Hash) (*Manifest, error) {
+	if len(raw) > maxManifest {
+		return nil, fmt.Errorf("a manifest of %d bytes: more than %d are not accepted", len(raw), maxManifest)
+	}
+	sum := sha256.Sum256(raw)
+	found := v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(sum[:])}
+	if want.Hex != "" && want != found {
+		return nil, fmt.Errorf("%w: expected %s, found %s", ErrContent, want, found)
+	}
+	var head struct {
+		MediaType types.MediaType   `json:"mediaType"`
+		Manifests []json.RawMessage `json:"manifests"`
+	}
+	if err := json.Unmarshal(raw, &head); err != nil {
+		return nil, fmt.Errorf("the manifest %s is not one: %w", found, err)
+	}
+	switch {
+	case head.MediaType != "":
+		mt = head.MediaType
+	case mt == "" && head.Manifests != nil: // OCI has it optional
+		mt = types.OCIImageIndex
+	case mt == "":
+		mt = types.OCIManifestSchema1
+	}
+	return &Manifest{v1.Descriptor{MediaType: mt, Digest: found, Size: int64(len(raw))}, raw}, nil
 }
 
 // Options say how a registry is reached.
 type Options struct {
-	Insecure bool // plain http also where the host is not loopback
-	// Backoff is how often and how long requests are tried again; zero means 4 tries in about 8 s.
-	Backoff remote.Backoff
+	Insecure bool           // plain http also where the host is not loopback
+	Keychain authn.Keychain // nil: where docker and podman keep credentials
+	// Tries is how often a request is tried that failed for a passing reason (429, 5xx, a broken connection); 0 means 4.
+	Tries int
+	// Wait is the time before the second try; it doubles with each. 0 means 1 s. A registry that asks for a longer wait
+	// gets up to a minute.
+	Wait time.Duration
+	// Stall is the time without any byte moving after which a connection is given up; 0 means 5 minutes.
+	Stall time.Duration
+	// Sleep waits for d or until ctx ends; nil means a real wait, up to a tenth longer at random.
+	Sleep func(ctx context.Context, d time.Duration) error
+	// Log is told of every further try; nil means nobody.
+	Log func(line string)
 }
 
+// repositoryForm is what distribution-spec allows of a repository's name.
+var repositoryForm = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
+
+// tagForm is what distribution-spec allows of a tag.
+var tagForm = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
+
 // Open opens HOST[:PORT]/PATH, or dir:PATH for a folder in which every repository is an OCI image layout. Nothing is
-// contacted or written yet. Credentials are found where docker and podman keep them.
+// contacted or written yet.
 func Open(ref string, o Options) (Registry, error) {
 	if dir, ok := strings.CutPrefix(ref, "dir:"); ok {
 		if dir == "" {
 			return nil, event.WithRemedy(errors.New("dir: needs the path of a folder"), "write --registry dir:PATH")
 		}
-		return &directory{dir}, nil
+		return &folder{dir}, nil
+	}
+	const remedy = "write --registry HOST/PATH, such as quay.io/project, or dir:PATH for a folder"
+	ref = strings.TrimRight(ref, "/")
+	host, _, _ := strings.Cut(ref, "/")
+	bare := host
+	if i := strings.LastIndexByte(host, ':'); i > strings.LastIndexByte(host, ']') {
+		bare = host[:i]
+	}
+	if !strings.ContainsAny(host, ".:") && bare != "localhost" || strings.Contains(ref, "://") || strings.Contains(ref, "@") {
+		return nil, event.WithRemedy(fmt.Errorf("%q does not name a registry", ref), remedy)
 	}
 	var options []name.Option
-	if o.Insecure {
+	if o.Insecure || container.Loopback(bare) {
 		options = append(options, name.Insecure)
 	}
-	ref = strings.TrimRight(ref, "/")
-	if _, err := name.NewRepository(ref+"/x", options...); err != nil || strings.Contains(ref, "://") {
-		return nil, event.WithRemedy(fmt.Errorf("%q does not name a registry", ref), "write --registry HOST/PATH, such as quay.io/project, or dir:PATH for a folder")
+	if _, err := name.NewRepository(ref+"/x", options...); err != nil {
+		return nil, event.WithRemedy(fmt.Errorf("%q does not name a registry: %w", ref, err), remedy)
 	}
-	if o.Backoff.Steps == 0 {
-		o.Backoff = remote.Backoff{Duration: time.Second, Factor: 2, Jitter: 0.1, Steps: 4}
+	if o.Keychain == nil {
+		o.Keychain = authn.DefaultKeychain
 	}
-	return &server{ref, options, o.Backoff}, nil
+	if o.Tries == 0 {
+		o.Tries = 4
+	}
+	if o.Wait == 0 {
+		o.Wait = time.Second
+	}
+	if o.Sleep == nil {
+		o.Sleep = sleep
+	}
+	if o.Log == nil {
+		o.Log = func(string) {}
+	}
+	return &server{prefix: ref, names: options, o: o, transport: &polite{next: container.Transport(o.Insecure, o.Stall)}, locks: map[string]chan struct{}{}}, nil
 }
 
-// server is a registry that speaks the distribution protocol.
-type server struct {
-	prefix  string
-	options []name.Option
-	backoff remote.Backoff
+// upload is what Push writes: an image, or an index and the images that it holds.
+type upload struct {
+	layers    []v1.Layer // without doubles; the configurations are among them
+	manifests []*Manifest
+	elsewhere []v1.Hash // listed by the index and not held by it
+	total     int64     // bytes of the layers
 }
 
-func (s *server) String() string { return s.prefix }
+func newUpload(what any) (*upload, error) {
+	u := &upload{}
+	seen := map[v1.Hash]bool{}
+	switch x := what.(type) {
+	case v1.Image:
+		return u, u.image(x, seen)
+	case v1.ImageIndex:
+		manifest, err := x.IndexManifest()
+		if err != nil {
+			return nil, err
+		}
+		for _, d := range manifest.Manifests {
+			img, err := x.Image(d.Digest)
+			if errors.Is(err, container.ErrNotCarried) {
+				u.elsewhere = append(u.elsewhere, d.Digest)
+				continue
+			}
+			if err == nil {
+				err = u.image(img, seen)
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
+		return u, u.manifest(x)
+	default:
+		return nil, fmt.Errorf("a %T is neither an image nor an index", what)
+	}
+}
 
-func (s *server) Repository(n string) (Repository, error) {
-	repo, err := name.NewRepository(s.prefix+"/"+n, s.options...)
+func (u *upload) image(img v1.Image, seen map[v1.Hash]bool) error {
+	layers, err := img.Layers()
+	if err != nil {
+		return err
+	}
+	config, err := partial.ConfigLayer(img)
+	if err != nil {
+		return err
+	}
+	for _, l := range append(layers, config) {
+		digest, err := l.Digest()
+		if err != nil {
+			return err
+		}
+		if seen[digest] {
+			continue
+		}
+		seen[digest] = true
+		size, err := l.Size()
+		if err != nil {
+			return err
+		}
+		u.total += size
+		u.layers = append(u.layers, l)
+	}
+	return u.manifest(img)
+}
+
+func (u *upload) manifest(what interface {
+	RawManifest() ([]byte, error)
+	MediaType() (types.MediaType, error)
+	Digest() (v1.Hash, error)
+}) error {
+	raw, err := what.RawManifest()
+	if err != nil {
+		return err
+	}
+	mt, err := what.MediaType()
+	if err != nil {
+		return err
+	}
+	digest, err := what.Digest()
+	if err != nil {
+		return err
+	}
+	m, err := newManifest(raw, mt, digest)
+	u.manifests = append(u.manifests, m)
+	return err
+}
+
+// hashRef reads a ref as a digest.
+func hashRef(ref string) (v1.Hash, bool) {
+	if !strings.HasPrefix(ref, "sha256:") {
+		return v1.Hash{}, false
+	}
+	h, err := v1.NewHash(ref)
+	return h, err == nil
+}
+
+func parseIndex(m *Manifest) (*v1.IndexManifest, error) {
+	index, err := v1.ParseIndexManifest(bytes.NewReader(m.Raw))
+	if err != nil {
+		return nil, fmt.Errorf("index %s: %w", m.Digest, err)
+	}
+	return index, nil
+}
+
+func parseImage(m *Manifest) (*v1.Manifest, error) {
+	manifest, err := v1.ParseManifest(bytes.NewReader(m.Raw))
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", m.Digest, err)
+	}
+	return manifest, nil
+}
+
+// image is an image of a repository whose layers are read when they are used.
+func image(ctx context.Context, r Repository, ref string) (v1.Image, error) {
+	m, err := r.Get(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
-	return &served{repo, s.backoff}, nil
-}
-
-type served struct {
-	repo    name.Repository
-	backoff remote.Backoff
-}
-
-func (r *served) String() string { return r.repo.Name() }
-
-func (r *served) options(ctx context.Context) []remote.Option {
-	return []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithRetryBackoff(r.backoff),
-		remote.WithRetryPredicate(temporary), remote.WithUserAgent("kmi-tui")}
-}
-
-// temporary says whether another try makes sense.
-func temporary(err error) bool {
-	var terr *transport.Error
-	if errors.As(err, &terr) {
-		return terr.Temporary() || terr.StatusCode == http.StatusTooManyRequests || terr.StatusCode >= 500 && terr.StatusCode != http.StatusInsufficientStorage && terr.StatusCode != http.StatusNotImplemented
+	if !m.Descriptor.MediaType.IsImage() {
+		return nil, fmt.Errorf("%s is a %s, not an image", r.Reference(m.Digest), m.Descriptor.MediaType)
 	}
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, net.ErrClosed)
-}
-
-func (r *served) ref(ref string) name.Reference {
-	if strings.HasPrefix(ref, "sha256:") {
-		return r.repo.Digest(ref)
-	}
-	return r.repo.Tag(ref)
-}
-
-func (r *served) Get(ctx context.Context, ref string) (*Manifest, error) {
-	d, err := remote.Get(r.ref(ref), r.options(ctx)...)
+	manifest, err := parseImage(m)
 	if err != nil {
-		return nil, r.explain(ctx, err)
+		return nil, err
 	}
-	return &Manifest{d.Descriptor, d.Manifest}, nil
+	return partial.CompressedToImage(&storedImage{Manifest: m, ctx: ctx, r: r, list: manifest})
 }
 
-func (r *served) Image(ctx context.Context, ref string) (v1.Image, error) {
-	img, err := remote.Image(r.ref(ref), r.options(ctx)...)
-	return img, r.explain(ctx, err)
+// storedImage is an image of a repository (partial.CompressedImageCore).
+type storedImage struct {
+	*Manifest
+	ctx  context.Context // of the call that asked for it: v1.Image's methods have no room for one
+	r    Repository
+	list *v1.Manifest
 }
 
-func (r *served) Blob(ctx context.Context, digest v1.Hash) (io.ReadCloser, error) {
-	layer, err := remote.Layer(r.repo.Digest(digest.String()), r.options(ctx)...)
+func (s *storedImage) RawConfigFile() ([]byte, error) {
+	rc, err := s.r.Blob(s.ctx, s.list.Config.Digest)
 	if err != nil {
-		return nil, r.explain(ctx, err)
+		return nil, err
 	}
-	rc, err := layer.Compressed()
-	return rc, r.explain(ctx, err)
+	data, err := io.ReadAll(io.LimitReader(rc, maxManifest+1))
+	if err = errors.Join(err, rc.Close()); err != nil {
+		return nil, err
+	}
+	if len(data) > maxManifest {
+		return nil, fmt.Errorf("a configuration of more than %d bytes is not accepted", maxManifest)
+	}
+	return data, nil
 }
 
-func (r *served) Push(ctx context.Context, img v1.Image, progress func(done, total int64)) error {
-	digest, err := img.Digest()
-	if err != nil {
-		return err
-	}
-	// The channel is buffered and always drained: a full one would stop the upload.
-	updates := make(chan v1.Update, 256)
-	drained := make(chan struct{})
-	go func() {
-		defer close(drained)
-		for u := range updates {
-			if u.Error == nil && progress != nil {
-				progress(u.Complete, u.Total)
-			}
+func (s *storedImage) LayerByDigest(digest v1.Hash) (partial.CompressedLayer, error) {
+	for _, d := range append([]v1.Descriptor{s.list.Config}, s.list.Layers...) {
+		if d.Digest == digest {
+			return &storedLayer{s, d}, nil
 		}
-	}()
-	err = remote.Write(r.repo.Digest(digest.String()), img, append(r.options(ctx), remote.WithProgress(updates))...)
-	select {
-	case <-drained:
-	case <-ctx.Done():
 	}
-	return r.explain(ctx, err)
+	return nil, fmt.Errorf("blob %s: %w", digest, ErrNotFound)
 }
 
-func (r *served) PushIndex(ctx context.Context, index v1.ImageIndex) error {
-	digest, err := index.Digest()
+// storedLayer is a blob of a repository (partial.CompressedLayer).
+type storedLayer struct {
+	image *storedImage
+	d     v1.Descriptor
+}
+
+func (l *storedLayer) Digest() (v1.Hash, error)            { return l.d.Digest, nil }
+func (l *storedLayer) Size() (int64, error)                { return l.d.Size, nil }
+func (l *storedLayer) MediaType() (types.MediaType, error) { return l.d.MediaType, nil }
+func (l *storedLayer) Descriptor() (*v1.Descriptor, error) { return l.d.DeepCopy(), nil }
+func (l *storedLayer) Compressed() (io.ReadCloser, error) {
+	return l.image.r.Blob(l.image.ctx, l.d.Digest)
+}
+
+// index is an index of a repository whose images are read when they are used.
+func index(ctx context.Context, r Repository, ref string) (v1.ImageIndex, error) {
+	m, err := r.Get(ctx, ref)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return r.explain(ctx, remote.Put(r.repo.Digest(digest.String()), index, r.options(ctx)...))
+	if !m.Descriptor.MediaType.IsIndex() {
+		return nil, fmt.Errorf("%s is a %s, not an index", r.Reference(m.Digest), m.Descriptor.MediaType)
+	}
+	list, err := parseIndex(m)
+	return &storedIndex{Manifest: m, ctx: ctx, r: r, list: list}, err
 }
 
-func (r *served) Tag(ctx context.Context, tag string, m *Manifest) error {
-	return r.explain(ctx, remote.Tag(r.repo.Tag(tag), m, r.options(ctx)...))
+// storedIndex is an index of a repository.
+type storedIndex struct {
+	*Manifest
+	ctx  context.Context // likewise
+	r    Repository
+	list *v1.IndexManifest
 }
 
-func (r *served) Tags(ctx context.Context) ([]string, error) {
-	tags, err := remote.List(r.repo, r.options(ctx)...)
-	if err = r.explain(ctx, err); errors.Is(err, ErrNotFound) {
-		return nil, nil
-	}
-	return tags, err
-}
-
-// explain turns a registry's error into a sentence with a remedy.
-func (r *served) explain(ctx context.Context, err error) error {
-	if err == nil {
-		return nil
-	}
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	host := r.repo.RegistryStr()
-	var terr *transport.Error
-	if errors.As(err, &terr) {
-		said := strings.Join(strings.Fields(terr.Error()), " ")
-		switch {
-		case terr.StatusCode == http.StatusNotFound:
-			return fmt.Errorf("%s: %w", r.repo.Name(), ErrNotFound)
-		case terr.StatusCode == http.StatusUnauthorized || terr.StatusCode == http.StatusForbidden:
-			return event.WithRemedy(fmt.Errorf("the registry %s refuses: %s", host, said),
-				"log in with an account that may write there: podman login %s (or docker login), or check the token's rights", host)
-		case terr.StatusCode == http.StatusTooManyRequests:
-			return event.WithRemedy(fmt.Errorf("the registry %s says: too many requests: %s", host, said), "wait and run again: what is done stays done")
-		case terr.StatusCode == http.StatusInsufficientStorage || terr.StatusCode == http.StatusRequestEntityTooLarge:
-			return event.WithRemedy(fmt.Errorf("the registry %s has no room for this: %s", host, said), "free space or raise the quota there, and run again")
-		}
-		return event.WithRemedy(fmt.Errorf("the registry %s failed: %s", host, said), "run again: what is done stays done; if it lasts, ask who runs %s", host)
-	}
-	var uerr *url.Error
-	if errors.As(err, &uerr) || errors.Is(err, syscall.ECONNREFUSED) {
-		if strings.Contains(err.Error(), "server gave HTTP response to HTTPS client") {
-			return event.WithRemedy(fmt.Errorf("the registry %s speaks plain http: %w", host, err), "if that is meant, allow it with --insecure")
-		}
-		return event.WithRemedy(fmt.Errorf("the registry %s cannot be reached: %w", host, err), "check the name and that it runs, or publish into a folder with --registry dir:PATH")
-	}
-	return event.WithRemedy(fmt.Errorf("the registry %s: %w", host, err), "run again: what is done stays done")
+func (s *storedIndex) Digest() (v1.Hash, error)                  { return s.Manifest.Digest, nil }
+func (s *storedIndex) Size() (int64, error)                      { return s.Manifest.Size, nil }
+func (s *storedIndex) IndexManifest() (*v1.IndexManifest, error) { return s.list.DeepCopy(), nil }
+func (s *storedIndex) Image(h v1.Hash) (v1.Image, error)         { return image(s.ctx, s.r, h.String()) }
+func (s *storedIndex) ImageIndex(h v1.Hash) (v1.ImageIndex, error) {
+	return index(s.ctx, s.r, h.String())
 }

@@ -1,18 +1,13 @@
 package publish
 
 import (
-	"archive/tar"
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
-	"sort"
+	"strconv"
 	"strings"
-	"sync"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -22,22 +17,37 @@ import (
 	"github.com/ContainerCraft/kmi-tui/internal/engine/trust"
 )
 
-// State is what a repository has of a release.
+// State is what a repository has under a tag, as the registry says: nothing of it is verified.
 type State struct {
 	Index   Manifest        // what the tag points at
-	Entries []v1.Descriptor // its architectures
-	Entry   *v1.Descriptor  // the one asked for; nil when it is not among them
+	Entries []v1.Descriptor // its images; none where it is a single image, which nobody made who publishes like this
+	Entry   *v1.Descriptor  // the one that was asked for; nil when it is not among them
+	Tags    []string        // that point at Index: all of them in a folder, else only the one asked for; see Dated
+	labels  map[string]string
 }
 
-// Labels are those of the image that was asked for.
+// Labels are those of the image that was asked for; nil when there is none.
 func (s *State) Labels() map[string]string {
-	if s == nil || s.Entry == nil {
+	if s == nil {
 		return nil
 	}
-	return s.Entry.Annotations
+	return s.labels
 }
 
-// Current reads what a tag points at: one request. It returns nil when there is no such tag.
+// ContentKey says what the image that was asked for is made of, by its label; "" when it does not say.
+func (s *State) ContentKey() string { return s.Labels()[container.LabelContentKey] }
+
+// Created is when the image that was asked for was made, by its label; zero when it does not say.
+func (s *State) Created() time.Time {
+	at, err := time.Parse(time.RFC3339, s.Labels()[container.LabelCreated])
+	if err != nil {
+		return time.Time{}
+	}
+	return at
+}
+
+// Current reads what a tag points at: one request, and a second one for images whose index does not have their labels. It
+// returns nil when there is no such tag.
 func Current(ctx context.Context, r Repository, tag string, arch catalog.Arch) (*State, error) {
 	m, err := r.Get(ctx, tag)
 	if errors.Is(err, ErrNotFound) {
@@ -46,43 +56,64 @@ func Current(ctx context.Context, r Repository, tag string, arch catalog.Arch) (
 	if err != nil {
 		return nil, err
 	}
-	s := &State{Index: *m}
-	if !m.Descriptor.MediaType.IsIndex() {
-		return s, nil // somebody else's image: what we publish is an index
+	s := &State{Index: *m, Tags: []string{tag}}
+	if l, ok := r.(*laidOut); ok {
+		if s.Tags, err = l.at(m.Digest); err != nil {
+			return nil, err
+		}
 	}
-	index, err := v1.ParseIndexManifest(bytes.NewReader(m.Raw))
+	if !m.Descriptor.MediaType.IsIndex() {
+		return s, nil
+	}
+	list, err := parseIndex(m)
 	if err != nil {
 		return nil, fmt.Errorf("%s:%s: %w", r, tag, err)
 	}
-	s.Entries = index.Manifests
-	for i, d := range index.Manifests {
-		if d.Platform != nil && d.Platform.OS == "linux" && d.Platform.Architecture == arch.OCI() {
-			s.Entry = &s.Entries[i]
+	s.Entries = list.Manifests
+	for i, d := range s.Entries {
+		if container.ArchOf(d) == arch {
+			s.Entry, s.labels = &s.Entries[i], d.Annotations
+		}
+	}
+	if s.Entry != nil && s.ContentKey() == "" {
+		m, err := r.Get(ctx, s.Entry.Digest.String())
+		if err != nil {
+			return nil, err
+		}
+		manifest, err := parseImage(m)
+		if err != nil {
+			return nil, err
+		}
+		s.labels = manifest.Annotations
+		if s.labels == nil {
+			s.labels = map[string]string{}
 		}
 	}
 	return s, nil
 }
 
-// Dated returns the dated tags of a version that point at a digest, of the newest few.
+// datedChecked is how many dated tags Dated looks at.
+const datedChecked = 3
+
+// Dated returns the dated tags of a version, VERSION-YYYYMMDD…, that point at a digest, newest first. Of many, the
+// newest three are looked at: one request for the list and one for each.
 func Dated(ctx context.Context, r Repository, version string, digest v1.Hash) ([]string, error) {
 	tags, err := r.Tags(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var dated []string
-	for _, t := range tags {
-		if rest, ok := strings.CutPrefix(t, version+"-"); ok && len(rest) >= 8 && strings.Trim(rest[:8], "0123456789") == "" {
-			dated = append(dated, t)
-		}
-	}
-	sort.Sort(sort.Reverse(sort.StringSlice(dated)))
+	tags = slices.DeleteFunc(tags, func(t string) bool {
+		rest, ok := strings.CutPrefix(t, version+"-")
+		return !ok || len(rest) < 8 || strings.Trim(rest[:8], "0123456789") != ""
+	})
+	slices.Reverse(tags)
 	var found []string
-	for _, t := range dated[:min(3, len(dated))] {
-		m, err := r.Get(ctx, t)
+	for _, t := range tags[:min(datedChecked, len(tags))] {
+		d, err := r.Head(ctx, t)
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return nil, err
 		}
-		if err == nil && m.Digest == digest {
+		if err == nil && d.Digest == digest {
 			found = append(found, t)
 		}
 	}
@@ -100,360 +131,462 @@ func Signatures(ctx context.Context, r Repository, digest v1.Hash) (v1.Image, er
 
 // Release is one publication.
 type Release struct {
-	Image      v1.Image // of one architecture
+	// Index is what is published, with the images that it holds (container.Index). What it lists besides is in the
+	// repository already, in the index that the first of Moving points at, and signed by Key.
 	Index      v1.ImageIndex
-	Disk       string               // SHA-256 of the disk that was tested, hex
-	Signatures map[v1.Hash]v1.Image // of the image and of the index
-	Key        *trust.Key
-	Moving     []string // tags that point at the index afterwards, whatever they pointed at before
-	Fixed      string   // a tag that is made, and never moved: a suffix is added where it points at something else
+	Image      v1.Image             // the one of Index that Disk tells of
+	Disk       string               // SHA-256 of the disk that was tested, hex; other images go by their labels
+	Signatures map[v1.Hash]v1.Image // of Index and of the images that it holds (trust.Sign)
+	Key        *trust.Key           // that they are signed by
+	Moving     []string             // tags that point at Index afterwards, whatever they pointed at before; at least one
+	Fixed      string               // a tag that is made and never moved: TAG.1, TAG.2 and so on where it points at something else
+	Shrink     bool                 // Index may lack images of the index that the first of Moving points at
+	Tested     bool                 // every image's label has to say that it was tested, also of those that Index only lists
 }
 
-// Publish pushes by digest, reads everything back and verifies it as a user would, and only then points the tags at it.
-// When a tag cannot be moved, those moved before it are moved back. It returns the tags that point at the index now.
+var (
+	// ErrOvertaken is the error of an index that was formed of one that is not the published one any more.
+	ErrOvertaken = errors.New("somebody else published meanwhile")
+	// ErrUntested is the error of an index with an image that was not tested.
+	ErrUntested = errors.New("the image was not tested before it was published")
+)
+
+// Publish pushes by digest, reads everything back and verifies it as a user would, and only then points the tags at the
+// index, all together. It returns the tags that point at it now.
+//
+// On any error before that, no tag has moved. When a tag cannot be moved, those moved before it are moved back; what
+// could not be is named in a *TagError. A publication that ended anywhere can be repeated: what is done is found and
+// stays. While tags are decided about, other publications into the repository wait: in a folder all of them, in a
+// registry those of this process. One whose index would drop what another published meanwhile is refused: ErrOvertaken.
 func Publish(ctx context.Context, r Repository, rel Release, scope *event.Scope) ([]string, error) {
-	image, err := rel.Image.Digest()
+	if rel.Index == nil || rel.Key == nil || len(rel.Moving) == 0 {
+		return nil, errors.New("a publication needs an index, a key and a tag")
+	}
+	p := &publication{Release: rel, r: r, scope: scope}
+	if err := p.take(); err != nil {
+		return nil, err
+	}
+	// What can be refused is refused before anything is sent.
+	if err := p.current(ctx); err != nil {
+		return nil, err
+	}
+	if err := p.listed(ctx); err != nil {
+		return nil, err
+	}
+	scope.Logf("pushing to %s", r)
+	if err := r.Push(ctx, rel.Index, func(done, total int64) { scope.Progress(done, total, "bytes") }); err != nil {
+		return nil, err
+	}
+	if err := p.sign(ctx); err != nil {
+		return nil, err
+	}
+	scope.Logf("reading everything back from %s", r)
+	if err := p.readBack(ctx); err != nil {
+		return nil, err
+	}
+	unlock, err := lock(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	index, err := rel.Index.Digest()
-	if err != nil {
+	defer unlock()
+	if err := p.current(ctx); err != nil {
 		return nil, err
 	}
-	scope.Logf("pushing %s", image)
-	if err := r.Push(ctx, rel.Image, func(done, total int64) { scope.Progress(done, total, "bytes") }); err != nil {
-		return nil, err
-	}
-	if err := r.PushIndex(ctx, rel.Index); err != nil {
-		return nil, err
-	}
-	for digest, sigs := range rel.Signatures {
-		if err := pushTagged(ctx, r, sigs, trust.Tag(digest)); err != nil {
-			return nil, err
-		}
-	}
-	scope.Logf("reading back and verifying")
-	if err := readBack(ctx, r, index, image, rel.Disk, rel.Key, scope); err != nil {
-		return nil, fmt.Errorf("read back: %w", err)
-	}
-	return point(ctx, r, index, rel.Moving, rel.Fixed, scope)
+	return p.tag(ctx)
 }
 
-// pushTagged pushes a small image and points a tag at it.
-func pushTagged(ctx context.Context, r Repository, img v1.Image, tag string) error {
-	if err := r.Push(ctx, img, nil); err != nil {
-		return err
+// lock makes others wait who decide about the repository's tags.
+func lock(ctx context.Context, r Repository) (unlock func(), err error) {
+	if l, ok := r.(interface {
+		lock(context.Context) (func(), error)
+	}); ok {
+		return l.lock(ctx)
 	}
-	raw, err := img.RawManifest()
-	if err != nil {
-		return err
-	}
-	digest, err := img.Digest()
-	if err != nil {
-		return err
-	}
-	mt, err := img.MediaType()
-	if err != nil {
-		return err
-	}
-	return r.Tag(ctx, tag, &Manifest{v1.Descriptor{MediaType: mt, Digest: digest, Size: int64(len(raw))}, raw})
+	return func() {}, nil
 }
 
-// point moves the tags, together.
-func point(ctx context.Context, r Repository, index v1.Hash, moving []string, fixed string, scope *event.Scope) ([]string, error) {
-	m, err := r.Get(ctx, index.String())
+// publication is a release on its way.
+type publication struct {
+	Release
+	r       Repository
+	scope   *event.Scope
+	digest  v1.Hash         // of the index
+	entries []v1.Descriptor // of the index
+	held    map[v1.Hash]*expected
+}
+
+// expected is what an image has to be.
+type expected struct {
+	disk string // SHA-256, hex
+	size int64  // of the disk, bytes; 0: open
+}
+
+// take looks at what is to be published.
+func (p *publication) take() (err error) {
+	if p.digest, err = p.Index.Digest(); err != nil {
+		return err
+	}
+	list, err := p.Index.IndexManifest()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if fixed != "" {
-		if fixed, err = free(ctx, r, fixed, index); err != nil {
-			return nil, err
-		}
-		moving = append([]string{fixed}, moving...)
-	}
-	old := map[string]*Manifest{}
-	for _, tag := range moving {
-		before, err := r.Get(ctx, tag)
-		if err != nil && !errors.Is(err, ErrNotFound) {
-			return nil, err
-		}
-		if err == nil {
-			old[tag] = before
-		}
-	}
-	for i, tag := range moving {
-		if old[tag] != nil && old[tag].Digest == index {
+	p.entries, p.held = list.Manifests, map[v1.Hash]*expected{}
+	for _, d := range p.entries {
+		img, err := p.Index.Image(d.Digest)
+		if errors.Is(err, container.ErrNotCarried) {
 			continue
 		}
-		if err := r.Tag(ctx, tag, m); err != nil {
-			restore := context.WithoutCancel(ctx)
-			for _, moved := range moving[:i] {
-				if old[moved] == nil || old[moved].Digest == index {
-					continue
-				}
-				if rerr := r.Tag(restore, moved, old[moved]); rerr != nil {
-					err = errors.Join(err, fmt.Errorf("tag %s points at %s already and could not be moved back: %w", moved, index, rerr))
-				}
-			}
-			return nil, fmt.Errorf("tag %s: %w", tag, err)
+		if err != nil {
+			return err
 		}
-		scope.Logf("tag %s → %s", tag, index)
+		manifest, err := img.Manifest()
+		if err != nil {
+			return err
+		}
+		if p.Tested && !tested(manifest.Annotations) {
+			return fmt.Errorf("%s: %w", platform(d), ErrUntested)
+		}
+		e := &expected{}
+		if e.disk, e.size, err = labelled(manifest.Annotations); err != nil {
+			return fmt.Errorf("%s: %w", platform(d), err)
+		}
+		p.held[d.Digest] = e
 	}
-	return moving, nil
+	if p.Image != nil {
+		digest, err := p.Image.Digest()
+		if err != nil {
+			return err
+		}
+		e, ok := p.held[digest]
+		if !ok {
+			return fmt.Errorf("index %s does not hold the image %s", p.digest, digest)
+		}
+		if p.Disk != "" && !strings.EqualFold(e.disk, p.Disk) {
+			return fmt.Errorf("the image's label names the disk sha256:%s, and sha256:%s was tested", e.disk, p.Disk)
+		}
+	}
+	for _, tag := range append([]string{p.Fixed}, p.Moving...) {
+		if tag != "" && !tagForm.MatchString(tag) {
+			return fmt.Errorf("%q is not a tag", tag)
+		}
+	}
+	return nil
+}
+
+// labelled reads from an image's labels which disk it has: its SHA-256 (hex), and its size in bytes where it says.
+func labelled(labels map[string]string) (sum string, size int64, err error) {
+	sum, ok := strings.CutPrefix(labels[container.LabelDisk], "sha256:")
+	if !ok {
+		return "", 0, fmt.Errorf("the image has no label %s", container.LabelDisk)
+	}
+	if text := labels[container.LabelDiskSize]; text != "" {
+		if size, err = strconv.ParseInt(text, 10, 64); err != nil {
+			return "", 0, fmt.Errorf("label %s: %w", container.LabelDiskSize, err)
+		}
+	}
+	return sum, size, nil
+}
+
+// tested says whether an image's labels name a test that it passed.
+func tested(labels map[string]string) bool {
+	return labels[container.LabelTested] != "" && labels[container.LabelTested] != "no"
+}
+
+func platform(d v1.Descriptor) string {
+	if d.Platform == nil {
+		return "an image without a platform"
+	}
+	return d.Platform.String()
+}
+
+// current says whether the index still fits what is published: of the index that the first tag points at, it keeps or
+// replaces every image that may be kept.
+func (p *publication) current(ctx context.Context) error {
+	old, err := p.r.Get(ctx, p.Moving[0])
+	if errors.Is(err, ErrNotFound) {
+		old, err = &Manifest{}, nil
+	}
+	if err != nil {
+		return err
+	}
+	var published []v1.Descriptor
+	if old.Descriptor.MediaType.IsIndex() {
+		list, err := parseIndex(old)
+		if err != nil {
+			return err
+		}
+		published = list.Manifests
+	}
+	for _, d := range published {
+		arch := container.ArchOf(d)
+		if arch == "" {
+			continue
+		}
+		i := slices.IndexFunc(p.entries, func(e v1.Descriptor) bool { return container.ArchOf(e) == arch })
+		if i >= 0 && (p.held[p.entries[i].Digest] != nil || p.entries[i].Digest == d.Digest) || i < 0 && p.Shrink {
+			continue
+		}
+		if i < 0 {
+			unfit, err := p.unfit(ctx, d)
+			if err != nil {
+				return err
+			}
+			if unfit != nil {
+				continue // see Keep
+			}
+		}
+		return event.WithRemedy(fmt.Errorf("%s:%s has %s for %s, which this release would drop: %w", p.r, p.Moving[0], d.Digest, platform(d), ErrOvertaken),
+			"run again: what is done stays done, and the new index takes that in")
+	}
+	for _, e := range p.entries {
+		if p.held[e.Digest] == nil && !slices.ContainsFunc(published, func(d v1.Descriptor) bool { return d.Digest == e.Digest }) {
+			return event.WithRemedy(fmt.Errorf("%s:%s does not have %s for %s any more, which this release would bring back: %w", p.r, p.Moving[0], e.Digest, platform(e), ErrOvertaken),
+				"run again: what is done stays done")
+		}
+	}
+	return nil
+}
+
+// listed refuses images that the index lists, does not hold, and must not keep.
+func (p *publication) listed(ctx context.Context) error {
+	for _, d := range p.entries {
+		if p.held[d.Digest] != nil {
+			continue
+		}
+		unfit, err := p.unfit(ctx, d)
+		if err != nil {
+			return err
+		}
+		if unfit != nil {
+			return event.WithRemedy(fmt.Errorf("the image for %s that %s:%s has cannot stay in the index: %w", platform(d), p.r, p.Moving[0], unfit),
+				"delete the tag %s there, then run again: every architecture is published anew", p.Moving[0])
+		}
+	}
+	return nil
+}
+
+func (p *publication) unfit(ctx context.Context, d v1.Descriptor) (why, err error) {
+	return unfit(ctx, p.r, p.Key, d, p.Tested)
+}
+
+// Keep chooses which entries of a published index may stay in a new one: those that are signed by the same key and, with
+// mustBeTested, whose labels name a test. Whoever can write to the registry and cannot sign must not get an image of
+// theirs into an index that we sign. It also says why the others may not, by platform. The error is one of reading.
+func Keep(ctx context.Context, r Repository, k *trust.Key, entries []v1.Descriptor, mustBeTested bool) (kept []v1.Descriptor, why map[string]error, err error) {
+	why = map[string]error{}
+	for _, d := range entries {
+		reason, err := unfit(ctx, r, k, d, mustBeTested)
+		switch {
+		case err != nil:
+			return nil, nil, err
+		case reason != nil:
+			why[platform(d)] = reason
+		default:
+			kept = append(kept, d)
+		}
+	}
+	return kept, why, nil
+}
+
+func unfit(ctx context.Context, r Repository, k *trust.Key, d v1.Descriptor, mustBeTested bool) (why, err error) {
+	m, err := r.Get(ctx, d.Digest.String())
+	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrContent) {
+		return err, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	manifest, err := parseImage(m)
+	if err != nil {
+		return err, nil
+	}
+	_, err = claims(ctx, r, k, d.Digest)
+	if errors.Is(err, trust.ErrUnsigned) || errors.Is(err, trust.ErrWrongKey) || errors.Is(err, trust.ErrTampered) {
+		return err, nil
+	}
+	if err == nil && mustBeTested && !tested(manifest.Annotations) {
+		return ErrUntested, nil
+	}
+	return nil, err
+}
+
+// sign stores the signatures, besides those that are there.
+func (p *publication) sign(ctx context.Context) error {
+	unlock, err := lock(ctx, p.r)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	digests := []v1.Hash{p.digest}
+	for _, d := range p.entries {
+		if p.held[d.Digest] != nil {
+			digests = append(digests, d.Digest)
+		}
+	}
+	for _, digest := range digests {
+		img := p.Signatures[digest]
+		if img == nil {
+			return fmt.Errorf("%s: %w", digest, trust.ErrUnsigned)
+		}
+		have, err := Signatures(ctx, p.r, digest)
+		if err != nil {
+			return err
+		}
+		merged, err := trust.Merge(have, img)
+		if err != nil {
+			return err
+		}
+		if merged == have {
+			continue
+		}
+		at, err := merged.Digest()
+		if err != nil {
+			return err
+		}
+		if err := p.r.Push(ctx, merged, nil); err != nil {
+			return err
+		}
+		if err := p.r.Tag(ctx, at, trust.Tag(digest)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readBack checks what the repository has: manifests, every blob, the disks, the signatures.
+func (p *publication) readBack(ctx context.Context) error {
+	if _, err := p.r.Get(ctx, p.digest.String()); err != nil {
+		return fmt.Errorf("reading back: %w", err)
+	}
+	for _, d := range p.entries {
+		e := p.held[d.Digest]
+		if e == nil {
+			continue // see listed
+		}
+		m, err := p.r.Get(ctx, d.Digest.String())
+		if err != nil {
+			return fmt.Errorf("reading back: %w", err)
+		}
+		if err := contents(ctx, p.r, m, e.disk, e.size, p.scope, "bytes read back"); err != nil {
+			return fmt.Errorf("reading back: %s: %w", platform(d), err)
+		}
+		if _, err := claims(ctx, p.r, p.Key, d.Digest); err != nil {
+			return fmt.Errorf("reading back: %w", err)
+		}
+	}
+	if _, err := claims(ctx, p.r, p.Key, p.digest); err != nil {
+		return fmt.Errorf("reading back: %w", err)
+	}
+	return nil
+}
+
+// tag points the tags at the index. Those that exist go first, because they can be moved back.
+func (p *publication) tag(ctx context.Context) ([]string, error) {
+	all := slices.Clone(p.Moving)
+	if p.Fixed != "" {
+		fixed, err := p.free(ctx)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, fixed)
+	}
+	old := map[string]v1.Hash{}
+	var existing, made []string
+	for _, tag := range all {
+		d, err := p.r.Head(ctx, tag)
+		switch {
+		case errors.Is(err, ErrNotFound):
+			made = append(made, tag)
+		case err != nil:
+			return nil, err
+		case d.Digest != p.digest:
+			old[tag] = d.Digest
+			existing = append(existing, tag)
+		}
+	}
+	tags := slices.Concat(existing, made)
+	if len(tags) == 0 {
+		return all, nil
+	}
+	if err := p.r.Tag(ctx, p.digest, tags...); err != nil {
+		return nil, p.back(ctx, err, old)
+	}
+	for _, tag := range tags { // as a user finds it
+		d, err := p.r.Head(ctx, tag)
+		if err == nil && d.Digest != p.digest {
+			err = fmt.Errorf("it points at %s: %w", d.Digest, ErrOvertaken)
+		}
+		if err != nil {
+			return nil, &TagError{Digest: p.digest, Moved: tags, Tag: tag, Err: err}
+		}
+		p.scope.Logf("%s:%s is %s now", p.r, tag, p.digest)
+	}
+	return all, nil
 }
 
 // free finds the fixed tag to use: the one asked for if it is free or points at the index already, else the first of
-// TAG.1, TAG.2, … that is.
-func free(ctx context.Context, r Repository, tag string, index v1.Hash) (string, error) {
-	for n := 0; n < 1000; n++ {
-		t := tag
+// TAG.1, TAG.2 and so on that is.
+func (p *publication) free(ctx context.Context) (string, error) {
+	for n := range 1000 {
+		tag := p.Fixed
 		if n > 0 {
-			t = fmt.Sprintf("%s.%d", tag, n)
+			tag = fmt.Sprintf("%s.%d", p.Fixed, n)
 		}
-		m, err := r.Get(ctx, t)
-		if errors.Is(err, ErrNotFound) || err == nil && m.Digest == index {
-			return t, nil
+		d, err := p.r.Head(ctx, tag)
+		if errors.Is(err, ErrNotFound) || err == nil && d.Digest == p.digest {
+			return tag, nil
 		}
 		if err != nil {
 			return "", err
 		}
 	}
-	return "", fmt.Errorf("a thousand tags %s.N exist", tag)
+	return "", fmt.Errorf("a thousand tags %s.N exist", p.Fixed)
 }
 
-// readBack checks what the repository has: manifests, every blob, the disk, the signatures.
-func readBack(ctx context.Context, r Repository, index, image v1.Hash, disk string, key *trust.Key, scope *event.Scope) error {
-	m, err := r.Get(ctx, index.String())
-	if err != nil {
-		return err
+// back moves tags back after one of them could not be moved, and tells what came of it.
+func (p *publication) back(ctx context.Context, err error, old map[string]v1.Hash) error {
+	var failed *TagError
+	if !errors.As(err, &failed) {
+		return err // none has moved
 	}
-	list, err := v1.ParseIndexManifest(bytes.NewReader(m.Raw))
-	if err != nil {
-		return err
-	}
-	if sum := sha256.Sum256(m.Raw); hex.EncodeToString(sum[:]) != index.Hex {
-		return fmt.Errorf("asked for index %s and got sha256:%x", index, sum)
-	}
-	if !slices.ContainsFunc(list.Manifests, func(d v1.Descriptor) bool { return d.Digest == image }) {
-		return fmt.Errorf("index %s does not list %s", index, image)
-	}
-	img, err := r.Get(ctx, image.String())
-	if err != nil {
-		return err
-	}
-	if sum := sha256.Sum256(img.Raw); hex.EncodeToString(sum[:]) != image.Hex {
-		return fmt.Errorf("asked for image %s and got sha256:%x", image, sum)
-	}
-	manifest, err := v1.ParseManifest(bytes.NewReader(img.Raw))
-	if err != nil {
-		return err
-	}
-	if err := blobs(ctx, r, manifest, disk, func(done, total int64) { scope.Progress(done, total, "bytes read back") }); err != nil {
-		return err
-	}
-	for _, digest := range []v1.Hash{index, image} {
-		sigs, err := Signatures(ctx, r, digest)
-		if err != nil {
-			return err
-		}
-		if err := trust.Verify(ctx, key, digest, sigs); err != nil {
-			return fmt.Errorf("%s: %w", digest, err)
-		}
-	}
-	return nil
-}
-
-// blobs reads every blob of an image, which checks it against its digest, and finds the disk in the last layer.
-func blobs(ctx context.Context, r Repository, m *v1.Manifest, disk string, progress func(done, total int64)) error {
-	if len(m.Layers) == 0 {
-		return errors.New("the image has no layers")
-	}
-	total := m.Config.Size
-	for _, l := range m.Layers {
-		total += l.Size
-	}
-	var done int64
-	for i, d := range append([]v1.Descriptor{m.Config}, m.Layers...) {
-		rc, err := r.Blob(ctx, d.Digest)
-		if err != nil {
-			return err
-		}
-		counted := &counter{r: rc, ctx: ctx, fn: func(n int64) { done += n; progress(done, total) }}
-		if i == len(m.Layers) {
-			err = oneDisk(counted, disk)
-		}
-		if err == nil {
-			_, err = io.Copy(io.Discard, counted)
-		}
-		_ = rc.Close()
-		if err != nil {
-			return fmt.Errorf("blob %s: %w", d.Digest, err)
-		}
-	}
-	return nil
-}
-
-// oneDisk reads a layer's tar and checks that it holds /disk with exactly the one expected file.
-func oneDisk(r io.Reader, want string) error {
-	tr := tar.NewReader(r)
-	found := ""
-	for {
-		h, err := tr.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		switch {
-		case h.Typeflag == tar.TypeDir && h.Name == "disk/":
-		case h.Typeflag == tar.TypeReg && h.Name == "disk/"+container.DiskFile && found == "":
-			sum := sha256.New()
-			if _, err := io.Copy(sum, tr); err != nil {
-				return err
-			}
-			found = hex.EncodeToString(sum.Sum(nil))
-		default:
-			return fmt.Errorf("the disk's layer holds %q", h.Name)
-		}
-	}
-	if found == "" {
-		return errors.New("the disk's layer holds no disk")
-	}
-	if want != "" && found != want {
-		return fmt.Errorf("expected the disk sha256:%s, found sha256:%s", want, found)
-	}
-	return nil
-}
-
-// counter reports what is read, and ends with its context.
-type counter struct {
-	r   io.Reader
-	ctx context.Context
-	fn  func(int64)
-}
-
-func (c *counter) Read(p []byte) (int, error) {
-	if c.ctx.Err() != nil {
-		return 0, context.Cause(c.ctx)
-	}
-	n, err := c.r.Read(p)
-	c.fn(int64(n))
-	return n, err
-}
-
-// Check is one thing that was looked at when an image was verified.
-type Check struct {
-	Name   string `json:"name"`
-	OK     bool   `json:"ok"`
-	Detail string `json:"detail"`
-}
-
-// Report is what a user learns of an image.
-type Report struct {
-	Image     string            `json:"image"`     // as it was asked for
-	Digest    string            `json:"digest"`    // of the index
-	Pinned    string            `json:"pinned"`    // the reference by digest, for a VirtualMachine
-	Platforms map[string]string `json:"platforms"` // "linux/amd64" → digest
-	Labels    map[string]string `json:"labels"`
-	Checks    []Check           `json:"checks"`
-}
-
-// OK says whether every check passed.
-func (r *Report) OK() bool {
-	return len(r.Checks) > 0 && !slices.ContainsFunc(r.Checks, func(c Check) bool { return !c.OK })
-}
-
-// Verify checks an image as a user would: HOST/PATH/REPOSITORY[:TAG|@DIGEST], or dir:PATH/REPOSITORY[:TAG|@DIGEST]. The
-// signatures of the index and of every image in it are by key, every blob is what its digest says, and each image has
-// exactly one disk, the one that its label names. The error is one of reading; what is wrong with the image is in the
-// report's checks.
-func Verify(ctx context.Context, ref string, key *trust.Key, o Options, scope *event.Scope) (*Report, error) {
-	repository, at := split(ref)
-	i := strings.LastIndexByte(repository, '/')
-	if i < 0 {
-		return nil, event.WithRemedy(fmt.Errorf("%q does not name an image", ref), "write HOST/PATH/NAME:TAG, or dir:PATH/NAME:TAG")
-	}
-	registry, err := Open(repository[:i], o)
-	if err != nil {
-		return nil, err
-	}
-	r, err := registry.Repository(repository[i+1:])
-	if err != nil {
-		return nil, err
-	}
-	m, err := r.Get(ctx, at)
-	if err != nil {
-		return nil, err
-	}
-	rep := &Report{Image: ref, Digest: m.Digest.String(), Pinned: r.String() + "@" + m.Digest.String(), Platforms: map[string]string{}}
-	check := func(name, detail string, err error) {
-		if err != nil {
-			detail = err.Error()
-		}
-		rep.Checks = append(rep.Checks, Check{name, err == nil, detail})
-	}
-	signed := func(what string, digest v1.Hash) error {
-		sigs, err := Signatures(ctx, r, digest)
-		if err != nil {
-			return err
-		}
-		check("signature of "+what, "by key "+key.ID[:12], trust.Verify(ctx, key, digest, sigs))
-		return nil
-	}
-	if !m.Descriptor.MediaType.IsIndex() {
-		check("index", "", fmt.Errorf("it is a %s; what kmi-tui publishes is an index", m.Descriptor.MediaType))
-		return rep, nil
-	}
-	index, err := v1.ParseIndexManifest(bytes.NewReader(m.Raw))
-	if err != nil {
-		return nil, err
-	}
-	if err := signed("the index", m.Digest); err != nil {
-		return nil, err
-	}
-	for _, d := range index.Manifests {
-		platform := "unknown"
-		if d.Platform != nil {
-			platform = d.Platform.OS + "/" + d.Platform.Architecture
-		}
-		rep.Platforms[platform] = d.Digest.String()
-		if err := signed(platform, d.Digest); err != nil {
-			return nil, err
-		}
-		child, err := r.Get(ctx, d.Digest.String())
-		if err != nil {
-			return nil, err
-		}
-		manifest, err := v1.ParseManifest(bytes.NewReader(child.Raw))
-		if err != nil {
-			return nil, err
-		}
-		if rep.Labels == nil {
-			rep.Labels = manifest.Annotations
-		}
-		disk := strings.TrimPrefix(manifest.Annotations[container.LabelDisk], "sha256:")
-		if disk == "" {
-			check("contents of "+platform, "", fmt.Errorf("it has no label %s", container.LabelDisk))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	stuck := &TagError{Digest: p.digest, Tag: failed.Tag, Err: failed.Err}
+	// The one that failed may have moved all the same, if only the answer was lost.
+	for _, tag := range append(slices.Clone(failed.Moved), failed.Tag) {
+		d, herr := p.r.Head(ctx, tag)
+		if herr == nil && d.Digest != p.digest || errors.Is(herr, ErrNotFound) {
 			continue
 		}
-		var once sync.Once
-		err = blobs(ctx, r, manifest, disk, func(done, total int64) {
-			once.Do(func() { scope.Logf("reading %s", platform) })
-			scope.Progress(done, total, "bytes")
-		})
-		check("contents of "+platform, fmt.Sprintf("%d layers, the disk is sha256:%s", len(manifest.Layers), disk), err)
+		was, existed := old[tag]
+		if existed && p.r.Tag(ctx, was, tag) == nil {
+			continue
+		}
+		// A tag that is new stays: registries differ in what they delete with a tag.
+		if herr == nil || tag != failed.Tag {
+			stuck.Moved = append(stuck.Moved, tag)
+		}
 	}
-	return rep, nil
+	if len(stuck.Moved) > 0 {
+		err = fmt.Errorf("%w; %s pointed at %s already and could not be moved back", stuck, strings.Join(stuck.Moved, ", "), p.digest)
+	} else {
+		err = fmt.Errorf("%w; all tags point where they pointed before", stuck)
+	}
+	return event.WithRemedy(err, "run again: what is pushed stays, and the tags are moved")
 }
 
-// split parts a reference into the repository and the tag or digest.
-func split(ref string) (repository, at string) {
-	if repository, digest, ok := strings.Cut(ref, "@"); ok {
-		return repository, digest
+// claims says what the signatures of a digest by a key vouch for, as a user finds them.
+func claims(ctx context.Context, r Repository, k *trust.Key, digest v1.Hash) ([]trust.Claim, error) {
+	sigs, err := Signatures(ctx, r, digest)
+	if err != nil {
+		return nil, err
 	}
-	if i := strings.LastIndexByte(ref, ':'); i > strings.LastIndexByte(ref, '/') {
-		return ref[:i], ref[i+1:]
+	found, err := trust.Claims(ctx, k, digest, sigs)
+	if errors.Is(err, ErrContent) {
+		err = fmt.Errorf("%w: %w", trust.ErrTampered, err)
 	}
-	return ref, "latest"
+	if err != nil {
+		return nil, fmt.Errorf("signature of %s: %w", digest, err)
+	}
+	return found, nil
 }

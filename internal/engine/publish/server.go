@@ -1,0 +1,474 @@
+package publish
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/ContainerCraft/kmi-tui/internal/engine/container"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
+)
+
+// server is a registry that speaks the distribution protocol.
+type server struct {
+	prefix    string
+	names     []name.Option
+	o         Options
+	transport *polite
+
+	mu    sync.Mutex
+	locks map[string]chan struct{} // by repository; what stands in the channel holds it
+}
+
+func (s *server) String() string { return s.prefix }
+
+func (s *server) Repository(n string) (Repository, error) {
+	if !repositoryForm.MatchString(n) {
+		return nil, fmt.Errorf("%q is not a name for a repository", n)
+	}
+	repo, err := name.NewRepository(s.prefix+"/"+n, s.names...)
+	if err != nil {
+		return nil, err
+	}
+	r := &served{server: s, repo: repo}
+	r.puller, err = remote.NewPuller(r.options()...)
+	return r, err
+}
+
+// served is one of a server's repositories.
+type served struct {
+	*server
+	repo   name.Repository
+	puller *remote.Puller // keeps the registry's answer to who we are
+}
+
+func (r *served) String() string { return r.repo.Name() }
+
+func (r *served) Reference(digest v1.Hash) string { return r.repo.Name() + "@" + digest.String() }
+
+// options switch the library's own tries off: they sleep through the end of a context and do not know Retry-After.
+func (r *served) options() []remote.Option {
+	return []remote.Option{remote.WithAuthFromKeychain(r.o.Keychain), remote.WithTransport(r.transport), remote.WithUserAgent("kmi-tui"),
+		remote.WithRetryBackoff(remote.Backoff{Steps: 1}), remote.WithRetryPredicate(func(error) bool { return false })}
+}
+
+func (r *served) ref(ref string) (name.Reference, error) {
+	if _, ok := hashRef(ref); ok {
+		return r.repo.Digest(ref), nil
+	}
+	if !tagForm.MatchString(ref) {
+		return nil, fmt.Errorf("%q is neither a tag nor a digest", ref)
+	}
+	return r.repo.Tag(ref), nil
+}
+
+// lock keeps other releases of this process out of the repository.
+func (r *served) lock(ctx context.Context) (unlock func(), err error) {
+	r.mu.Lock()
+	c, ok := r.locks[r.repo.Name()]
+	if !ok {
+		c = make(chan struct{}, 1)
+		r.locks[r.repo.Name()] = c
+	}
+	r.mu.Unlock()
+	select {
+	case c <- struct{}{}:
+		return func() { <-c }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+func (r *served) Head(ctx context.Context, ref string) (d *v1.Descriptor, err error) {
+	named, err := r.ref(ref)
+	if err != nil {
+		return nil, err
+	}
+	err = r.try(ctx, false, func() error {
+		d, err = r.puller.Head(ctx, named)
+		return err
+	})
+	return d, err
+}
+
+func (r *served) Get(ctx context.Context, ref string) (m *Manifest, err error) {
+	named, err := r.ref(ref)
+	if err != nil {
+		return nil, err
+	}
+	var d *remote.Descriptor
+	if err = r.try(ctx, false, func() error {
+		d, err = r.puller.Get(ctx, named)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	want, _ := hashRef(ref)
+	m, err = newManifest(d.Manifest, d.MediaType, want)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", named.Name(), err)
+	}
+	return m, nil
+}
+
+func (r *served) Image(ctx context.Context, ref string) (v1.Image, error) { return image(ctx, r, ref) }
+
+func (r *served) Index(ctx context.Context, ref string) (v1.ImageIndex, error) {
+	return index(ctx, r, ref)
+}
+
+func (r *served) Blob(ctx context.Context, digest v1.Hash) (rc io.ReadCloser, err error) {
+	err = r.try(ctx, false, func() error {
+		layer, err := r.puller.Layer(ctx, r.repo.Digest(digest.String()))
+		if err == nil {
+			rc, err = layer.Compressed()
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &told{rc, func(err error) error { return r.explain(ctx, err, false) }}, nil
+}
+
+// told is a reader whose errors are explained.
+type told struct {
+	io.ReadCloser
+	explain func(error) error
+}
+
+func (t *told) Read(p []byte) (int, error) {
+	n, err := t.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = t.explain(err)
+	}
+	return n, err
+}
+
+func (r *served) Push(ctx context.Context, what any, progress func(done, total int64)) error {
+	u, err := newUpload(what)
+	if err != nil {
+		return err
+	}
+	pusher, err := remote.NewPusher(r.options()...) // of its own: a pusher does not look twice at what it saw once
+	if err != nil {
+		return err
+	}
+	m := &meter{total: u.total, tell: progress}
+	for _, l := range u.layers {
+		size, err := l.Size()
+		if err != nil {
+			return err
+		}
+		c := m.layer(l)
+		if err := r.try(ctx, true, func() error { return pusher.Upload(ctx, r.repo, c) }); err != nil {
+			return err
+		}
+		m.set(c, size)
+	}
+	for _, digest := range u.elsewhere {
+		if _, err := r.Head(ctx, digest.String()); err != nil {
+			return fmt.Errorf("image %s, which the index lists: %w", digest, err)
+		}
+	}
+	for _, one := range u.manifests {
+		if err := r.try(ctx, true, func() error { return pusher.Put(ctx, r.repo.Digest(one.Digest.String()), one) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// meter adds up what is sent.
+type meter struct {
+	mu          sync.Mutex
+	done, total int64
+	sent        map[v1.Layer]int64
+	tell        func(done, total int64)
+}
+
+// layer returns the layer with every byte that is read from it counted; from the start when it is opened again.
+func (m *meter) layer(l v1.Layer) v1.Layer {
+	if mountable, ok := l.(*remote.MountableLayer); ok { // the registry may know it from another repository
+		return &remote.MountableLayer{Layer: &metered{Layer: mountable.Layer, m: m}, Reference: mountable.Reference}
+	}
+	return &metered{Layer: l, m: m}
+}
+
+// set says how much of a layer is there.
+func (m *meter) set(l v1.Layer, n int64) {
+	if mountable, ok := l.(*remote.MountableLayer); ok {
+		l = mountable.Layer
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.sent == nil {
+		m.sent = map[v1.Layer]int64{}
+	}
+	m.done += n - m.sent[l]
+	m.sent[l] = n
+	if m.tell != nil {
+		m.tell(m.done, m.total)
+	}
+}
+
+type metered struct {
+	v1.Layer
+	m *meter
+
+	mu   sync.Mutex
+	last *meteredReader
+}
+
+func (l *metered) Compressed() (io.ReadCloser, error) {
+	rc, err := l.Layer.Compressed()
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.last = &meteredReader{ReadCloser: rc, l: l}
+	return l.last, nil
+}
+
+type meteredReader struct {
+	io.ReadCloser
+	l *metered
+	n int64
+}
+
+func (r *meteredReader) Read(p []byte) (int, error) {
+	n, err := r.ReadCloser.Read(p)
+	r.n += int64(n)
+	r.l.mu.Lock()
+	defer r.l.mu.Unlock()
+	if r.l.last == r && n > 0 { // else a later try counts
+		r.l.m.set(r.l, r.n)
+	}
+	return n, err
+}
+
+func (r *served) Tag(ctx context.Context, digest v1.Hash, tags ...string) error {
+	for _, tag := range tags {
+		if !tagForm.MatchString(tag) {
+			return fmt.Errorf("%q is not a tag", tag)
+		}
+	}
+	m, err := r.Get(ctx, digest.String())
+	if err != nil {
+		return err
+	}
+	pusher, err := remote.NewPusher(r.options()...)
+	if err != nil {
+		return err
+	}
+	for i, tag := range tags {
+		if err := r.try(ctx, true, func() error { return pusher.Put(ctx, r.repo.Tag(tag), m) }); err != nil {
+			return &TagError{Digest: digest, Moved: tags[:i:i], Tag: tag, Err: err}
+		}
+	}
+	return nil
+}
+
+func (r *served) Tags(ctx context.Context) (tags []string, err error) {
+	err = r.try(ctx, false, func() error {
+		tags, err = r.puller.List(ctx, r.repo)
+		return err
+	})
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil
+	}
+	slices.Sort(tags)
+	return tags, err
+}
+
+// polite remembers for how long the registry asked to be left alone.
+type polite struct {
+	next  http.RoundTripper
+	after atomic.Int64 // nanoseconds
+}
+
+func (p *polite) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := p.next.RoundTrip(r)
+	if err == nil && (resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable) {
+		if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && s > 0 {
+			p.after.Store(int64(min(time.Duration(s), 60) * time.Second))
+		}
+	}
+	return resp, err
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d + rand.N(d/10+1)) // so that many who were turned away together do not come back together
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// try does something until it is done, cannot be helped, or was tried often enough; its error is explained.
+func (r *served) try(ctx context.Context, writing bool, do func() error) error {
+	wait := r.o.Wait
+	for n := 1; ; n++ {
+		err := do()
+		if err == nil {
+			return nil
+		}
+		if n >= r.o.Tries || ctx.Err() != nil || !passing(err, writing) {
+			return r.explain(ctx, err, writing)
+		}
+		pause := max(wait, time.Duration(r.transport.after.Swap(0)))
+		r.o.Log(fmt.Sprintf("%s: try %d of %d in %s", r.explain(ctx, err, writing), n+1, r.o.Tries, pause))
+		if err := r.o.Sleep(ctx, pause); err != nil {
+			return err
+		}
+		wait *= 2
+	}
+}
+
+// passing says whether an error may be gone at the next try.
+func passing(err error, writing bool) bool {
+	var terr *transport.Error
+	if errors.As(err, &terr) {
+		switch terr.StatusCode {
+		case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway,
+			http.StatusServiceUnavailable, http.StatusGatewayTimeout, 499, 520, 521, 522, 523, 524: // the last ones are proxies'
+			return true
+		case http.StatusNotFound: // an upload that a restarted registry does not know any more
+			return writing && slices.ContainsFunc(terr.Errors, func(d transport.Diagnostic) bool { return d.Code == transport.BlobUploadUnknownErrorCode })
+		}
+		return slices.ContainsFunc(terr.Errors, func(d transport.Diagnostic) bool {
+			return d.Code == transport.TooManyRequestsErrorCode || d.Code == transport.BlobUploadInvalidErrorCode
+		})
+	}
+	if errors.Is(err, container.ErrPlain) && speaksPlain(err) || badContent(err) {
+		return false
+	}
+	var dns *net.DNSError
+	if errors.As(err, &dns) {
+		return !dns.IsNotFound
+	}
+	var timeout net.Error
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial" || errors.As(err, &timeout) && timeout.Timeout() ||
+		slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, syscall.EPIPE, syscall.ECONNRESET, syscall.ECONNABORTED, net.ErrClosed}, func(e error) bool { return errors.Is(err, e) }) ||
+		strings.Contains(err.Error(), "server closed idle connection")
+}
+
+// badContent says whether the library found that a digest or a size does not match; it has no error value for it
+// (go-containerregistry, internal/verify, pkg/v1/remote/fetcher.go).
+func badContent(err error) bool {
+	text := err.Error()
+	return errors.Is(err, ErrContent) || strings.Contains(text, "error verifying") || strings.Contains(text, "does not match requested digest") ||
+		strings.Contains(text, "does not match expected size")
+}
+
+// speaksPlain says whether a registry answered https with plain http (net/http, transport.go).
+func speaksPlain(err error) bool {
+	return strings.Contains(err.Error(), "server gave HTTP response to HTTPS client")
+}
+
+// explain turns an error into a sentence with a remedy. writing tells whether something was to be written.
+func (r *served) explain(ctx context.Context, err error, writing bool) error {
+	if err == nil || ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	var remedied *event.Remedied
+	if errors.As(err, &remedied) {
+		return err
+	}
+	host := r.repo.RegistryStr()
+	var terr *transport.Error
+	if errors.As(err, &terr) {
+		return r.refused(host, terr, writing)
+	}
+	var unknown x509.UnknownAuthorityError
+	var invalid x509.CertificateInvalidError
+	var other x509.HostnameError
+	cause := err
+	var uerr *url.Error
+	if errors.As(err, &uerr) { // without the address, which may hold an upload's state
+		cause = uerr.Err
+	}
+	switch {
+	case badContent(err):
+		return event.WithRemedy(fmt.Errorf("%s gave something else than what was asked for: %w: %w", r.repo.Name(), ErrContent, cause),
+			"run again; if it lasts, the registry's storage is damaged, or somebody on the way changes what is sent")
+	case errors.As(err, &unknown) || errors.As(err, &invalid) || errors.As(err, &other):
+		return event.WithRemedy(fmt.Errorf("the registry %s cannot prove who it is: %w", host, cause), "check the name, or have the system trust its certificate (SSL_CERT_FILE names more)")
+	case r.repo.Scheme() == "https" && speaksPlain(err) || errors.Is(err, container.ErrPlain) && (speaksPlain(err) || !passing(err, writing)):
+		return event.WithRemedy(fmt.Errorf("the registry %s speaks plain http: %w", host, container.ErrPlain), "if that is meant, allow it with --insecure")
+	case uerr != nil || passing(err, writing):
+		return event.WithRemedy(fmt.Errorf("cannot reach %s: %w", host, cause), "check the name, the network and that the registry runs, then run again: what is done stays done")
+	}
+	return event.WithRemedy(fmt.Errorf("%s: %w", r.repo.Name(), cause), "run again: what is done stays done")
+}
+
+// refused explains what a registry answered.
+func (r *served) refused(host string, terr *transport.Error, writing bool) error {
+	said := fmt.Sprintf("%d %s", terr.StatusCode, http.StatusText(terr.StatusCode))
+	var words []string
+	for _, d := range terr.Errors {
+		word := string(d.Code)
+		if d.Message != "" {
+			word += ": " + d.Message
+		}
+		words = append(words, word)
+	}
+	if len(words) > 0 {
+		said += ", " + strings.Join(words, "; ")
+	}
+	if len(said) > 300 {
+		said = said[:300] + "…"
+	}
+	said = event.Clean(strings.Join(strings.Fields(said), " "))
+	detail := strings.ToLower(terr.Error())
+	switch code := terr.StatusCode; {
+	case code == http.StatusInsufficientStorage || code == http.StatusRequestEntityTooLarge || strings.Contains(detail, "quota") || strings.Contains(detail, "no space left"):
+		return event.WithRemedy(&refusal{fmt.Sprintf("%s has no room for this (%s)", r.repo.Name(), said), terr}, "free space or raise the quota there, then run again: what is done stays done")
+	case code == http.StatusNotFound && !writing:
+		return fmt.Errorf("%s: %w", r.repo.Name(), ErrNotFound)
+	case code == http.StatusNotFound:
+		return event.WithRemedy(&refusal{fmt.Sprintf("%s does not exist, or lost an upload (%s)", r.repo.Name(), said), terr}, "some registries want a repository made before it is written to: make it, then run again")
+	case code == http.StatusUnauthorized || code == http.StatusForbidden:
+		return event.WithRemedy(&refusal{fmt.Sprintf("%s does not let us in (%s)", r.repo.Name(), said), terr},
+			"log in with an account that has the right: docker login %s (or podman login)", host)
+	case code == http.StatusMethodNotAllowed:
+		return event.WithRemedy(&refusal{fmt.Sprintf("%s cannot be written to (%s)", r.repo.Name(), said), terr}, "the registry may be in read-only mode: ask who runs %s", host)
+	case code == http.StatusTooManyRequests:
+		return event.WithRemedy(&refusal{fmt.Sprintf("%s wants fewer requests (%s)", host, said), terr}, "wait and run again: what is done stays done")
+	case code >= 500:
+		return event.WithRemedy(&refusal{fmt.Sprintf("%s failed (%s)", host, said), terr}, "run again: what is done stays done; if it lasts, its disk may be full: ask who runs %s", host)
+	}
+	return event.WithRemedy(&refusal{fmt.Sprintf("%s refuses (%s)", r.repo.Name(), said), terr}, "if the registry has a rule that this breaks, change it there")
+}
+
+// refusal is what a registry answered, as a sentence.
+type refusal struct {
+	text string
+	err  error
+}
+
+func (r *refusal) Error() string { return r.text }
+func (r *refusal) Unwrap() error { return r.err }
