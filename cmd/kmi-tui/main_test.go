@@ -171,8 +171,8 @@ func TestWrongUsageStartsNothing(t *testing.T) {
 		{`none of the selected targets can be built: neutrino: not supported yet`, []string{"--batch", "--only", "neutrino"}},
 		{`mirror "x": write FROM=TO`, []string{"--batch", "--mirror", "x"}},
 		{`does not name a registry`, []string{"--batch", "--registry", "https://x/y"}},
-		{`signing with awskms://x: not supported yet`, []string{"--batch", "--only", "debian:12", "--key", "awskms://x"}},
-		{`signing key: open /nonexistent/key`, []string{"--batch", "--only", "debian:12", "--key", "/nonexistent/key"}},
+		{`signing with awskms://x is not supported yet`, []string{"--batch", "--only", "debian:12", "--key", "awskms://x"}},
+		{`signing key: stat /nonexistent/key`, []string{"--batch", "--only", "debian:12", "--key", "/nonexistent/key"}},
 		{`there is no public key to verify with`, []string{"verify", "dir:x/debian:12"}},
 	} {
 		u.want(2, c.says, c.args...)
@@ -217,7 +217,7 @@ func TestWrongPassphrase(t *testing.T) {
 	args := []string{"--batch", "--only", "debian:12", "--key", pair.Private, "--registry", "dir:" + filepath.Join(u.home, "images")}
 	u.want(2, "set COSIGN_PASSWORD", args...)
 	u.env = []string{"COSIGN_PASSWORD=wrong"}
-	_, said := u.want(2, "passphrase is wrong", args...)
+	_, said := u.want(2, "the passphrase does not open it", args...)
 	if strings.Contains(said, "resolve") {
 		t.Errorf("something was started: %s", said)
 	}
@@ -239,8 +239,8 @@ func TestNoNetwork(t *testing.T) {
 
 func TestRegistryDown(t *testing.T) {
 	u := newUser(t)
-	out, _ := u.want(1, "the registry 127.0.0.1:1 cannot be reached", "--batch", "--only", "debian:12", "--registry", "127.0.0.1:1/kmi")
-	if !strings.Contains(out, "what to do: check the name and that it runs") {
+	out, _ := u.want(1, "cannot reach 127.0.0.1:1", "--batch", "--only", "debian:12", "--registry", "127.0.0.1:1/kmi")
+	if !strings.Contains(out, "what to do: check the name, the network and that the registry runs") {
 		t.Error(out)
 	}
 }
