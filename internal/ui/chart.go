@@ -2,349 +2,424 @@ package ui
 
 import (
 	"fmt"
+	"path"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
-	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 )
 
-// row is one line of the chart: a flavor, or one of its targets.
-type row struct {
-	flavor *catalog.Flavor
-	target *engine.Target
-}
-
-// chart is the release chart with what is selected in it.
+// chart is the release chart with a cursor, a selection and a filter.
 type chart struct {
-	flavors  []*catalog.Flavor
-	targets  map[string][]*engine.Target // by flavor
-	open     map[string]bool             // flavors whose targets are shown
-	selected map[string]bool             // targets
-	said     map[string]standing         // what is known of targets since the start
-	filter   string
-	cursor   int
-	top      int
+	rows   []*row
+	filter string
+	lines  []line // what the filter and the folds leave
+	cursor int    // index into lines
+	top    int    // first line on the screen
+	h      int    // lines on the screen, as last drawn
 }
 
-// standing is how a target stands.
-type standing struct {
-	kind event.Kind
-	text string
+// row is a flavor. Its texts are the catalogue's, made harmless.
+type row struct {
+	id, name, level, arches, releases string
+	reason                            string // why none of it can be built; "" when some can
+	targets                           []*target
+	facts                             [][2]string // what else the catalogue says of it
+	open                              bool
 }
 
+// target is a release for one architecture.
+type target struct {
+	id, label   string // "debian:13/x86_64", "13/x86_64"
+	unsupported string
+	selected    bool
+	state       state
+	note        string
+	took        time.Duration
+}
+
+// line is a line of the chart: a flavor, or one of its targets.
+type line struct {
+	row    *row
+	target *target
+}
+
+// newChart makes the chart of every row of the catalogue.
 func newChart(c *catalog.Catalog, targets []engine.Target) *chart {
-	ch := &chart{targets: map[string][]*engine.Target{}, open: map[string]bool{}, selected: map[string]bool{}, said: map[string]standing{}}
+	ch := &chart{}
 	for i := range c.Flavors {
-		ch.flavors = append(ch.flavors, &c.Flavors[i])
-	}
-	for i := range targets {
-		ch.targets[targets[i].Flavor.ID] = append(ch.targets[targets[i].Flavor.ID], &targets[i])
-	}
-	// The cursor begins where there is something to do.
-	for i, f := range ch.flavors {
-		if len(ch.buildable(row{flavor: f})) > 0 {
-			ch.cursor = i
-			break
+		f := &c.Flavors[i]
+		r := &row{id: clean(f.ID), name: clean(f.Name), level: clean(string(f.Level))}
+		var words []string
+		for _, a := range f.Arch {
+			words = append(words, clean(string(a)))
 		}
+		r.arches, words = strings.Join(words, " "), nil
+		for _, rel := range f.Releases {
+			words = append(words, clean(rel.Version))
+		}
+		r.releases = strings.Join(words, ", ")
+		for _, t := range targets {
+			if t.Flavor.ID != f.ID {
+				continue
+			}
+			id := clean(t.String())
+			tt := &target{id: id, label: strings.TrimPrefix(id, r.id+":"), unsupported: clean(t.Unsupported)}
+			if tt.unsupported != "" {
+				tt.state = unsupported
+			}
+			r.targets = append(r.targets, tt)
+		}
+		if len(r.buildable()) == 0 {
+			r.reason = "not supported yet: its upstream is not described in " + clean(path.Base(c.Path))
+			if len(r.targets) > 0 {
+				r.reason = r.targets[0].unsupported
+			}
+		}
+		r.facts = facts(f)
+		ch.rows = append(ch.rows, r)
 	}
+	ch.list()
 	return ch
 }
 
-// rows are the lines that are shown now.
-func (c *chart) rows() []row {
-	var rows []row
-	want := strings.ToLower(c.filter)
-	for _, f := range c.flavors {
-		if want != "" && !strings.Contains(strings.ToLower(f.ID+" "+f.Name+" "+string(f.Level)), want) {
-			continue
-		}
-		rows = append(rows, row{flavor: f})
-		if c.open[f.ID] {
-			for _, t := range c.targets[f.ID] {
-				rows = append(rows, row{f, t})
-			}
+// facts are what the catalogue says of a flavor besides the chart's columns.
+func facts(f *catalog.Flavor) [][2]string {
+	var out [][2]string
+	add := func(name, value string) {
+		if value != "" {
+			out = append(out, [2]string{name, clean(value)})
 		}
 	}
-	return rows
-}
-
-// current is the row under the cursor; its flavor is nil when no row is shown.
-func (c *chart) current() row {
-	rows := c.rows()
-	if len(rows) == 0 {
-		return row{}
+	add("home", f.Home)
+	add("documentation", f.Docs)
+	add("downloads", f.Download)
+	add("licence", f.Licence)
+	var names []string
+	for i, r := range f.Releases {
+		name := r.Version
+		if r.Codename != "" {
+			name += " (" + r.Codename + ")"
+		}
+		if i == 0 && len(f.Releases) > 1 {
+			name += ", the newest"
+		}
+		names = append(names, name)
 	}
-	c.cursor = max(0, min(c.cursor, len(rows)-1))
-	return rows[c.cursor]
-}
-
-func (c *chart) move(n int) {
-	c.cursor = max(0, min(c.cursor+n, len(c.rows())-1))
-}
-
-// narrow filters the rows; the cursor stays with its flavor where that is still shown.
-func (c *chart) narrow(filter string) {
-	before := c.current()
-	c.filter = filter
-	for i, r := range c.rows() {
-		if r.flavor == before.flavor {
-			c.cursor = i
-			break
+	add("releases", strings.Join(names, "; "))
+	if f.Origin != nil {
+		kind := f.Origin.Kind
+		if f.Origin.Format != "" {
+			kind += " (" + f.Origin.Format + ")"
+		}
+		add("made from", kind)
+	}
+	add("login", f.User)
+	for _, a := range f.Arch {
+		var kubevirt []string
+		if v := f.Instancetype[a]; v != "" {
+			kubevirt = append(kubevirt, "instance type "+v)
+		}
+		if v := f.Preference[a]; v != "" {
+			kubevirt = append(kubevirt, "preference "+v)
+		}
+		if len(kubevirt) > 0 {
+			add("on "+string(a), strings.Join(kubevirt, ", "))
 		}
 	}
+	return out
 }
 
-// buildable are the targets of a row that can be built.
-func (c *chart) buildable(r row) (list []*engine.Target) {
-	if r.flavor == nil {
-		return nil
-	}
-	for _, t := range c.targets[r.flavor.ID] {
-		if t.Unsupported == "" && (r.target == nil || r.target == t) {
+func (r *row) buildable() (list []*target) {
+	for _, t := range r.targets {
+		if t.unsupported == "" {
 			list = append(list, t)
 		}
 	}
 	return list
 }
 
-// why says why nothing of a row can be built.
-func (c *chart) why(r row) string {
+// state is that of the row's target which needs a human most.
+func (r *row) state() (worst state, label string) {
+	var n [len(states)]int
+	able := r.buildable()
+	if len(able) == 0 {
+		return unsupported, r.reason
+	}
+	for _, t := range able {
+		n[t.state]++
+	}
+	for _, s := range []state{failed, running, waiting, done, skipped, ready} {
+		if n[s] == 0 {
+			continue
+		}
+		if len(able) == 1 || n[s] == len(able) && s != running {
+			return s, able[0].word()
+		}
+		if s == running {
+			for _, t := range able {
+				if t.state == running {
+					return s, t.word()
+				}
+			}
+		}
+		return s, fmt.Sprintf("%d of %d %s", n[s], len(able), s.word())
+	}
+	return ready, ready.word()
+}
+
+// word is how the target is doing.
+func (t *target) word() string {
 	switch {
-	case r.flavor == nil:
-		return "no row is shown"
-	case r.target != nil:
-		return r.target.Unsupported
+	case t.unsupported != "":
+		return t.unsupported
+	case t.state == done:
+		return doneWord(t.note)
+	case (t.state == running || t.state == ready) && t.note != "":
+		return t.note
 	}
-	for _, t := range c.targets[r.flavor.ID] {
-		return t.Unsupported
-	}
-	return "not supported yet: its upstream is not described in the catalogue"
+	return t.state.word()
 }
 
-// toggle selects a row, or takes it out again. It returns why that cannot be.
-func (c *chart) toggle(r row) string {
-	list := c.buildable(r)
-	if len(list) == 0 {
-		return c.why(r)
+// list works out which lines there are, and keeps the cursor on what it is on.
+func (c *chart) list() {
+	var on line
+	if c.cursor < len(c.lines) {
+		on = c.lines[c.cursor]
 	}
-	all := true
-	for _, t := range list {
-		all = all && c.selected[t.String()]
-	}
-	for _, t := range list {
-		if all {
-			delete(c.selected, t.String())
-		} else {
-			c.selected[t.String()] = true
+	c.lines = c.lines[:0]
+	words := strings.Fields(strings.ToLower(c.filter))
+	for _, r := range c.rows {
+		if !r.matches(words) {
+			continue
 		}
-	}
-	return ""
-}
-
-// toggleAll selects everything that can be built, or nothing if it is selected already.
-func (c *chart) toggleAll() {
-	before := len(c.selected)
-	clear(c.selected)
-	for _, f := range c.flavors {
-		for _, t := range c.buildable(row{flavor: f}) {
-			c.selected[t.String()] = true
-		}
-	}
-	if len(c.selected) == before {
-		clear(c.selected)
-	}
-}
-
-// chosen lists what is selected in the chart's order, or the row under the cursor when nothing is.
-func (c *chart) chosen() (list []*engine.Target) {
-	for _, f := range c.flavors {
-		for _, t := range c.targets[f.ID] {
-			if c.selected[t.String()] {
-				list = append(list, t)
+		c.lines = append(c.lines, line{row: r})
+		if r.open {
+			for _, t := range r.targets {
+				c.lines = append(c.lines, line{r, t})
 			}
 		}
 	}
-	if len(list) == 0 {
-		list = c.buildable(c.current())
+	i := slices.Index(c.lines, on)
+	if i < 0 && on.row != nil {
+		i = slices.Index(c.lines, line{row: on.row})
+	}
+	if i >= 0 {
+		c.cursor = i
+	}
+	c.move(0)
+}
+
+// matches reports whether every word is somewhere in what the row shows.
+func (r *row) matches(words []string) bool {
+	if len(words) == 0 {
+		return true
+	}
+	_, label := r.state()
+	text := strings.ToLower(strings.Join([]string{r.id, r.name, r.level, r.arches, r.releases, label}, " "))
+	for _, t := range r.targets {
+		text += " " + strings.ToLower(t.id)
+	}
+	for _, w := range words {
+		if !strings.Contains(text, w) {
+			return false
+		}
+	}
+	return true
+}
+
+// on is the line that the cursor is on.
+func (c *chart) on() (line, bool) {
+	if c.cursor >= len(c.lines) {
+		return line{}, false
+	}
+	return c.lines[c.cursor], true
+}
+
+func (c *chart) move(delta int) { c.cursor = max(0, min(c.cursor+delta, len(c.lines)-1)) }
+
+// window brings the cursor into a window of h lines and returns which lines are in it.
+func (c *chart) window(h int) (from, to int) {
+	c.h = h
+	c.top = scrolled(c.top, c.cursor, len(c.lines), h)
+	return c.top, min(len(c.lines), c.top+h)
+}
+
+// scrolled is the first line of a window of h that shows the cursor and moves as little as possible.
+func scrolled(top, cursor, n, h int) int {
+	if cursor < top {
+		top = cursor
+	}
+	if cursor >= top+h {
+		top = cursor - h + 1
+	}
+	return max(0, min(top, n-h))
+}
+
+// fold opens or closes the row that the cursor is on.
+func (c *chart) fold(open bool) {
+	l, ok := c.on()
+	if !ok {
+		return
+	}
+	l.row.open = open
+	if !open {
+		c.cursor = slices.Index(c.lines, line{row: l.row})
+	}
+	c.list()
+}
+
+// able are the targets of the line that can be built.
+func (l line) able() []*target {
+	if l.target == nil {
+		return l.row.buildable()
+	}
+	if l.target.unsupported == "" {
+		return []*target{l.target}
+	}
+	return nil
+}
+
+// reason says why nothing of the line can be built.
+func (l line) reason() string {
+	if l.target != nil {
+		return l.target.id + ": " + l.target.unsupported
+	}
+	return l.row.name + ": " + l.row.reason
+}
+
+// selected reports whether all of the line that can be built is selected.
+func (l line) selected() bool { return all(l.able()) }
+
+func all(targets []*target) bool {
+	return len(targets) > 0 && !slices.ContainsFunc(targets, func(t *target) bool { return !t.selected })
+}
+
+func set(targets []*target, selected bool) {
+	for _, t := range targets {
+		t.selected = selected
+	}
+}
+
+// shown are the targets in the listed rows that can be built.
+func (c *chart) shown() (list []*target) {
+	for _, l := range c.lines {
+		if l.target == nil {
+			list = append(list, l.row.buildable()...)
+		}
 	}
 	return list
 }
 
-// selector spells targets for --only, short where a whole release or flavor is meant.
-func (c *chart) selector(list []*engine.Target) []string {
-	in := map[string]bool{}
-	for _, t := range list {
-		in[t.String()] = true
-	}
-	var words []string
-	done := map[string]bool{}
-	for _, t := range list {
-		name := t.Flavor.ID + ":" + t.Release.Version
-		if done[name] {
-			continue
-		}
-		whole := true
-		for _, o := range c.targets[t.Flavor.ID] {
-			if o.Release == t.Release && o.Unsupported == "" && !in[o.String()] {
-				whole = false
+// selection is every selected target, in the chart's order.
+func (c *chart) selection() (list []*target) {
+	for _, r := range c.rows {
+		for _, t := range r.targets {
+			if t.selected {
+				list = append(list, t)
 			}
 		}
-		if whole {
-			done[name] = true
-			words = append(words, name)
-		} else {
-			words = append(words, t.String())
-		}
 	}
-	return words
+	return list
 }
 
-// mark is a row's box.
-func (c *chart) mark(r row) string {
-	list := c.buildable(r)
-	n := 0
-	for _, t := range list {
-		if c.selected[t.String()] {
-			n++
+// hidden counts the selected targets that the filter hides.
+func (c *chart) hidden() (n int) {
+	n = len(c.selection())
+	for _, t := range c.shown() {
+		if t.selected {
+			n--
 		}
 	}
-	switch {
-	case len(list) == 0:
-		return "   "
-	case n == 0:
-		return "[ ]"
-	case n < len(list):
-		return "[-]"
-	}
-	return "[x]"
+	return n
 }
 
-// standing is how a row stands: of a flavor's targets the one that matters most.
-func (c *chart) standing(r row) standing {
-	list := c.buildable(r)
-	if len(list) == 0 { // the whole reason is told when somebody tries
-		short, _, _ := strings.Cut(c.why(r), ":")
-		return standing{text: short}
+// meant is what an action is about: the selection, or without one what the cursor is on.
+func (c *chart) meant() []*target {
+	if list := c.selection(); len(list) > 0 {
+		return list
 	}
-	rank := func(k event.Kind) int {
-		switch k {
-		case event.Failed:
-			return 4
-		case event.Started:
-			return 3
-		case event.Finished:
-			return 2
-		case event.Skipped:
-			return 1
-		}
-		return 0
+	if l, ok := c.on(); ok {
+		return l.able()
 	}
-	best := standing{text: "can be built"}
-	for _, t := range list {
-		if s, ok := c.said[t.String()]; ok && rank(s.kind) > rank(best.kind) {
-			best = s
-		} else if ok && best.kind == "" && s.kind == "" {
-			best = s
-		}
-	}
-	return best
+	return nil
 }
 
-// view draws the chart in exactly height lines.
-func (c *chart) view(s styles, width, height int) []string {
-	if height <= 0 || width <= 0 {
-		return nil
+// selectors spells targets as few selectors: FLAVOR where all of it is meant, FLAVOR:RELEASE or FLAVOR/ARCH where all
+// of that is. They mean exactly the targets.
+func (c *chart) selectors(meant []*target) (only []string) {
+	in := map[*target]bool{}
+	for _, t := range meant {
+		in[t] = true
 	}
-	rows := c.rows()
-	name, level, arch, releases := 15, 9, 14, 8
-	// What matters least goes first when there is no room.
-	if width < 72 {
-		arch = 0
-	}
-	if width < 56 {
-		releases = 0
-	}
-	if width < 44 {
-		level = 0
-	}
-	columns := func(mark, n, l, a, r string) string {
-		text := mark + " " + fit(n, name)
-		for _, x := range []struct {
-			text  string
-			width int
-		}{{l, level}, {a, arch}, {r, releases}} {
-			if x.width > 0 {
-				text += " " + fit(x.text, x.width)
+	for _, r := range c.rows {
+		left := map[*target]bool{}
+		for _, t := range r.targets {
+			if in[t] {
+				left[t] = true
 			}
 		}
-		return text + " "
-	}
-	head := columns("     ", "flavor", "level", "architectures", "releases")
-	lines := []string{s.dim.Render(fit(head+"state", width))}
-	if height == 1 {
-		return lines
-	}
-	room := height - 1
-	hidden := len(rows) > room
-	if hidden {
-		room = max(1, room-1)
-	}
-	c.cursor = max(0, min(c.cursor, len(rows)-1))
-	c.top = max(0, min(c.top, len(rows)-room))
-	if c.cursor < c.top {
-		c.top = c.cursor
-	}
-	if c.cursor >= c.top+room {
-		c.top = c.cursor - room + 1
-	}
-	for i := c.top; i < min(len(rows), c.top+room); i++ {
-		r := rows[i]
-		pointer := " "
-		if i == c.cursor {
-			pointer = ">"
-		}
-		var text string
-		if r.target == nil {
-			arches := make([]string, len(r.flavor.Arch))
-			for k, a := range r.flavor.Arch {
-				arches[k] = string(a)
+		take := func(selector string, part func(*target) bool) {
+			n := 0
+			for _, t := range r.targets {
+				if part(t) {
+					if !in[t] {
+						return
+					}
+					if left[t] {
+						n++
+					}
+				}
 			}
-			versions := make([]string, len(r.flavor.Releases))
-			for k, x := range r.flavor.Releases {
-				versions[k] = x.Version
+			if n == 0 {
+				return
 			}
-			text = columns(pointer+c.mark(r)+" ", r.flavor.Name, string(r.flavor.Level), strings.Join(arches, " "), strings.Join(versions, " "))
-		} else {
-			text = columns(pointer+c.mark(r)+" ", "  "+r.target.Release.Version, "", string(r.target.Arch), "")
-		}
-		st := c.standing(r)
-		symbol, word, style := s.state(st.kind)
-		state := symbol + " " + word
-		if st.kind == "" {
-			state, style = st.text, s.dim
-			if len(c.buildable(r)) > 0 {
-				style = s.info
+			only = append(only, selector)
+			for _, t := range r.targets {
+				if part(t) {
+					delete(left, t)
+				}
 			}
-		} else if st.text != "" {
-			state += ": " + st.text
 		}
-		text = cut(text, width)
-		state = fit(state, width-len([]rune(text)))
-		if i == c.cursor {
-			lines = append(lines, s.cursor.Render(text+state))
-		} else {
-			lines = append(lines, text+style.Render(state))
+		take(r.id, func(*target) bool { return true })
+		for _, t := range r.targets {
+			_, arch, _ := strings.Cut(t.label, "/")
+			take(r.id+"/"+arch, func(o *target) bool { return strings.HasSuffix(o.label, "/"+arch) })
+		}
+		for _, t := range r.targets {
+			release, _, _ := strings.Cut(t.label, "/")
+			take(r.id+":"+release, func(o *target) bool { return strings.HasPrefix(o.label, release+"/") })
+		}
+		for _, t := range r.targets {
+			take(t.id, func(o *target) bool { return o == t })
 		}
 	}
-	if len(rows) == 0 {
-		lines = append(lines, cut(fmt.Sprintf("  no row has %q in it: esc shows all", c.filter), width))
+	return only
+}
+
+// show takes over how the targets of a run are doing.
+func (c *chart) show(b *board) {
+	for _, r := range c.rows {
+		for _, t := range r.targets {
+			p := b.byTarget[t.id]
+			if p == nil || t.unsupported != "" {
+				continue
+			}
+			t.state, t.note, t.took = p.state, p.note, p.took
+			if p.state == running {
+				t.note = "running"
+				if p.current >= 0 {
+					t.note = "running " + p.stages[p.current].name
+				}
+			}
+			if p.idle {
+				t.state, t.note = ready, "not started"
+			}
+			if p.state == failed && len(p.fault) > 0 {
+				t.note = p.fault[0]
+			}
+		}
 	}
-	if hidden && len(lines) < height {
-		lines = append(lines, s.dim.Render(cut(fmt.Sprintf("  %d of %d rows are not shown", len(rows)-min(len(rows), room), len(rows)), width)))
-	}
-	for len(lines) < height {
-		lines = append(lines, "")
-	}
-	return lines[:height]
 }

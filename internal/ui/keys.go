@@ -2,150 +2,219 @@ package ui
 
 import (
 	"fmt"
+	"math/bits"
+	"slices"
 	"strings"
 
 	tea "github.com/charmbracelet/bubbletea"
 )
 
-// place is where a key is pressed.
-type place int
+// scope is where an action can be meant: screens, and what is in front of them.
+type scope uint16
 
 const (
-	onChart place = 1 << iota
-	onWork
-	onText // plan, help, summary
+	onChart scope = 1 << iota
+	onDetails
+	onPlan
+	onRun
+	onLog
+	onSummary
+	onMessages
+	onHelp
+	inDialog
+	inInput
+
+	logs     = onRun | onLog | onMessages
+	screens  = onChart | onDetails | onPlan | onRun | onLog | onSummary | onMessages | onHelp
+	anything = screens &^ onHelp
 )
 
-// action is something that can be done. Help, hints and dispatch all come from the one table below.
-type action struct {
-	keys   []string // as bubbletea spells them; the first is the one that is shown
-	name   string   // a word for the hints
-	help   string
-	places place
-	hint   bool                // shown at the bottom
-	cannot func(*model) string // why it cannot be done now; "" when it can
-	do     func(*model) tea.Cmd
+// scopes names them in the order of the help.
+var scopes = []struct {
+	scope scope
+	name  string
+}{
+	{onChart, "chart"}, {onDetails, "details"}, {onPlan, "plan"}, {onRun, "run"}, {onLog, "log"}, {onSummary, "summary"},
+	{onMessages, "messages"}, {onHelp, "help"}, {inDialog, "questions"}, {inInput, "typing"},
 }
 
-// actions is filled in init: its functions look at it themselves.
-var actions []action
+// action is something that the console can do. The one table of them feeds dispatch, help, palette and footers.
+type action struct {
+	name  string
+	keys  []string
+	short string // in footers; "" keeps it out of them
+	help  string
+	in    scope
+	shy   bool                // in footers only while it can be done
+	why   func(*model) string // why it cannot be done now; "" or nil: it can
+	do    func(*model) tea.Cmd
+}
 
-func init() {
-	actions = []action{
-		{[]string{"up", "k"}, "up", "up a line", onChart | onWork | onText, false, nil, func(m *model) tea.Cmd { return m.move(-1) }},
-		{[]string{"down", "j"}, "down", "down a line", onChart | onWork | onText, false, nil, func(m *model) tea.Cmd { return m.move(1) }},
-		{[]string{"pgup", "ctrl+b"}, "page up", "up a page", onChart | onWork | onText, false, nil, func(m *model) tea.Cmd { return m.move(-max(1, m.body()-2)) }},
-		{[]string{"pgdown", "ctrl+f"}, "page down", "down a page", onChart | onWork | onText, false, nil, func(m *model) tea.Cmd { return m.move(max(1, m.body()-2)) }},
-		{[]string{"g", "home"}, "top", "to the first line", onChart | onWork | onText, false, nil, func(m *model) tea.Cmd { return m.move(-1 << 30) }},
-		{[]string{"G", "end"}, "end", "to the last line; a log follows again", onChart | onWork | onText, false, nil, func(m *model) tea.Cmd { return m.move(1 << 30) }},
-		{[]string{" "}, "select", "select the row: all of it that can be built", onChart, true, (*model).cannotSelect, (*model).selectRow},
-		{[]string{"right", "l", "left", "h"}, "unfold", "show the row's releases and architectures, or hide them", onChart, true, (*model).cannotUnfold, (*model).unfold},
-		{[]string{"a"}, "all", "select everything that can be built, or nothing", onChart, false, nil, func(m *model) tea.Cmd { m.chart.toggleAll(); return nil }},
-		{[]string{"p"}, "plan", "what a run would do with the selection, and why", onChart, true, (*model).cannotPlan, (*model).plan},
-		{[]string{"b", "enter"}, "build", "build, test, sign and publish the selection, or the row under the cursor", onChart, true, (*model).cannotBuild, (*model).build},
-		{[]string{"y"}, "copy", "copy the --batch line that does the same", onChart | onWork, false, (*model).cannotCopy, (*model).copy},
-		{[]string{"/"}, "find", "filter the rows, or search the log (n and N: next and previous)", onChart | onWork, true, nil, (*model).ask},
-		{[]string{"n"}, "next", "the next place above that has the searched text", onWork, false, (*model).cannotFind, func(m *model) tea.Cmd { return m.find(1) }},
-		{[]string{"N"}, "previous", "the next place below", onWork, false, (*model).cannotFind, func(m *model) tea.Cmd { return m.find(-1) }},
-		{[]string{"tab"}, "next pane", "the next pane", onWork, true, (*model).cannotSwitch, func(m *model) tea.Cmd { m.work.focus = (m.work.focus + 1) % len(m.work.panes); return nil }},
-		{[]string{"shift+tab"}, "last pane", "the pane before", onWork, false, (*model).cannotSwitch, func(m *model) tea.Cmd {
-			m.work.focus = (m.work.focus + len(m.work.panes) - 1) % len(m.work.panes)
-			return nil
-		}},
-		{[]string{"z"}, "zoom", "one pane alone, or all", onWork, true, (*model).cannotSwitch, func(m *model) tea.Cmd { m.work.zoom = !m.work.zoom; return nil }},
-		{[]string{"f"}, "follow", "follow the log's end again", onWork, false, nil, func(m *model) tea.Cmd { return m.move(1 << 30) }},
-		{[]string{"w"}, "wrap", "wrap long log lines, or cut them", onWork, true, nil, (*model).wrap},
-		{[]string{"t"}, "times", "show the time of each log line, or not", onWork, false, nil, (*model).times},
-		{[]string{"s"}, "summary", "what came of the run, or its panes", onWork, true, (*model).cannotSum, func(m *model) tea.Cmd { m.work.result = !m.work.result; return nil }},
-		{[]string{"r"}, "run", "look at the run again", onChart, false, (*model).cannotReturn, func(m *model) tea.Cmd { m.show = onWork; return nil }},
-		{[]string{"x"}, "stop", "stop the run", onChart | onWork, true, (*model).cannotStop, (*model).stop},
-		{[]string{"esc"}, "back", "back to where you were", onChart | onWork | onText, true, nil, (*model).back},
-		{[]string{"?"}, "help", "this help", onChart | onWork | onText, true, nil, (*model).help},
-		{[]string{"q", "ctrl+c"}, "quit", "quit; asks if work is running", onChart | onWork | onText, true, nil, (*model).quit},
+func bindings() []action {
+	move := func(delta int) func(*model) tea.Cmd {
+		return func(m *model) tea.Cmd { m.move(delta); return nil }
+	}
+	pages := func(num, den int) func(*model) tea.Cmd {
+		return func(m *model) tea.Cmd { m.move(num * max(1, m.page()/den)); return nil }
+	}
+	return []action{
+		// Footers show what comes first as long as there is room.
+		{"select", []string{" "}, "select", "select the row or target; again: unselect it", onChart, false, (*model).whyNotSelect, (*model).toggle},
+		{"plan", []string{"p"}, "plan", "what a run would do, and why; changes nothing", onChart | onDetails | onPlan, false, (*model).whyNotPlan, (*model).startPlan},
+		{"build", []string{"b"}, "build", "build, test, sign and publish what is selected; asks first", onChart | onDetails | onPlan, false, (*model).whyNotBuild, (*model).askBuild},
+		{"show run", []string{"r"}, "run", "the run that is under way, or how the last one ended", anything &^ onRun &^ onSummary, true, (*model).whyNoRun, (*model).showRun},
+		{"next pane", []string{"tab"}, "next pane", "the next target's pane", onRun | onLog, true, (*model).whyOnePane, func(m *model) tea.Cmd { m.turn(1); return nil }},
+		{"zoom", []string{"z", "enter"}, "zoom", "give the pane the whole screen; again: its place", onRun | onLog, false, (*model).whyNoPanes, (*model).zoom},
+		{"previous pane", []string{"shift+tab"}, "", "the previous target's pane", onRun | onLog, false, (*model).whyOnePane, func(m *model) tea.Cmd { m.turn(-1); return nil }},
+		{"search", []string{"/"}, "search", "search the log; with a capital letter, case counts", logs, false, nil, (*model).askSearch},
+		{"cancel", []string{"x"}, "cancel", "cancel the run; asks first", anything, true, (*model).whyNotCancel, (*model).askCancel},
+		{"filter", []string{"/"}, "filter", "show only lines with these words", onChart | onHelp, false, nil, (*model).askFilter},
+		{"unfold", []string{"right", "l"}, "unfold", "show the row's targets", onChart, false, (*model).whyNotUnfold, func(m *model) tea.Cmd { m.chart.fold(true); return nil }},
+		{"select all", []string{"a"}, "all", "select every shown target that can be built; again: none", onChart, false, (*model).whyNotAll, (*model).toggleAll},
+		{"fold", []string{"left", "h"}, "", "hide the row's targets", onChart, false, nil, func(m *model) tea.Cmd { m.chart.fold(false); return nil }},
+		{"open", []string{"enter"}, "", "unfold a row, select a target; if it is selected: build", onChart, false, (*model).whyNotOpen, (*model).enter},
+		{"details", []string{"i"}, "details", "everything that is known of the row", onChart, false, nil, func(m *model) tea.Cmd { m.push(detailsScreen); return nil }},
+		{"open log", []string{"enter", "z"}, "open log", "the log of the target", onSummary, true, (*model).whyNoPanes, (*model).zoomSummary},
+		{"follow", []string{"f"}, "follow", "stay with the newest line", logs, false, nil, func(m *model) tea.Cmd { m.log().follow(); return nil }},
+		{"next match", []string{"n"}, "", "the next line that the search finds", logs, false, (*model).whyNoQuery, func(m *model) tea.Cmd { m.find(1); return nil }},
+		{"previous match", []string{"N"}, "", "the previous line that the search finds", logs, false, (*model).whyNoQuery, func(m *model) tea.Cmd { m.find(-1); return nil }},
+		{"wrap", []string{"w"}, "wrap", "break long lines, or cut them", logs, false, nil, func(m *model) tea.Cmd { m.log().wrap = !m.log().wrap; return nil }},
+		{"timestamps", []string{"t"}, "time", "show when each line came", logs, false, nil, func(m *model) tea.Cmd { m.log().stamps = !m.log().stamps; return nil }},
+		{"scroll left", []string{"left", "h"}, "", "the beginning of long lines", logs, false, (*model).whyWrapped, func(m *model) tea.Cmd { m.log().aside(-16); return nil }},
+		{"scroll right", []string{"right", "l"}, "", "the rest of long lines", logs, false, (*model).whyWrapped, func(m *model) tea.Cmd { m.log().aside(16); return nil }},
+		{"do it", []string{"enter"}, "do it", "what the line says, where it can be done", onHelp, false, (*model).whyNotHelp, (*model).doHelp},
+		{"copy command", []string{"y"}, "copy", "copy the same as a command line, to the clipboard", onChart | onDetails | onPlan | onRun | onLog | onSummary, false, (*model).whyNotCopy, (*model).copyBatch},
+		{"copy path", []string{"Y"}, "", "copy where the whole log is on disk", onRun | onLog | onSummary, false, (*model).whyNoPanes, (*model).copyPath},
+
+		{"up", []string{"k", "up"}, "", "one line up", screens, false, nil, move(-1)},
+		{"down", []string{"j", "down"}, "", "one line down", screens, false, nil, move(1)},
+		{"page up", []string{"pgup", "ctrl+b"}, "", "one page up", screens, false, nil, pages(-1, 1)},
+		{"page down", []string{"pgdown", "ctrl+f"}, "", "one page down", screens, false, nil, pages(1, 1)},
+		{"half page up", []string{"ctrl+u"}, "", "half a page up", screens, false, nil, pages(-1, 2)},
+		{"half page down", []string{"ctrl+d"}, "", "half a page down", screens, false, nil, pages(1, 2)},
+		{"first", []string{"g", "home"}, "", "to the first line", screens, false, nil, func(m *model) tea.Cmd { m.jump(false); return nil }},
+		{"last", []string{"G", "end"}, "", "to the last line; a log follows again", screens, false, nil, func(m *model) tea.Cmd { m.jump(true); return nil }},
+		{"messages", []string{"m"}, "messages", "what was said here and about runs as a whole", anything &^ onMessages, false, nil, (*model).openMessages},
+		{"commands", []string{":"}, "commands", "find what can be done here by its name", screens, false, nil, (*model).palette},
+		{"back", []string{"esc"}, "back", "one step back: out of a search, a filter, a screen", screens, false, (*model).whyNotBack, (*model).back},
+		{"help", []string{"?"}, "help", "all keys", anything, false, nil, func(m *model) tea.Cmd { m.openHelp(); return nil }},
+		{"quit", []string{"q"}, "quit", "leave; asks if a run is under way", screens, false, nil, (*model).quit},
+		{"interrupt", []string{"ctrl+c"}, "", "cancel the run, asks first; without a run: leave", screens, false, nil, (*model).interrupt},
+
+		{"yes", []string{"y", "enter"}, "yes", "do it; publishing to a registry wants a word typed instead", inDialog, false, nil, (*model).yes},
+		{"no", []string{"esc", "n"}, "no", "do not", inDialog, false, nil, (*model).no},
+		{"interrupt question", []string{"ctrl+c"}, "", "yes to cancelling and leaving, no to everything else", inDialog, false, nil, (*model).interruptDialog},
+
+		{"accept", []string{"enter"}, "accept", "keep what is typed", inInput, false, nil, (*model).accept},
+		{"leave typing", []string{"esc", "ctrl+c"}, "leave", "forget what is typed", inInput, false, nil, (*model).leaveInput},
+		{"delete", []string{"backspace"}, "", "delete a character", inInput, false, nil, func(m *model) tea.Cmd { m.input.delete(); return m.typed() }},
+		{"delete word", []string{"ctrl+w"}, "", "delete a word", inInput, false, nil, func(m *model) tea.Cmd { m.input.deleteWord(); return m.typed() }},
+		{"delete all", []string{"ctrl+u"}, "", "delete everything typed", inInput, false, nil, func(m *model) tea.Cmd { m.input.text = ""; return m.typed() }},
+		{"line up", []string{"up"}, "", "one line up in the list", inInput, false, nil, move(-1)},
+		{"line down", []string{"down"}, "", "one line down in the list", inInput, false, nil, move(1)},
 	}
 }
 
-// shown is a key as people call it.
-func shown(key string) string {
-	if name, ok := map[string]string{" ": "space", "up": "↑", "down": "↓", "left": "←", "right": "→"}[key]; ok {
-		return name
+// keyName is a key as people write it.
+func keyName(key string) string {
+	switch key {
+	case " ":
+		return "space"
+	case "left":
+		return "←"
+	case "right":
+		return "→"
+	case "up":
+		return "↑"
+	case "down":
+		return "↓"
+	case "pgdown":
+		return "pgdn"
 	}
 	return key
 }
 
-// dispatch does what a key means here; what cannot be done is said with its reason.
-func (m *model) dispatch(key string) tea.Cmd {
-	for i := range actions {
-		a := &actions[i]
-		if a.places&m.show == 0 {
-			continue
+// keyNames are all keys of the action.
+func (a *action) keyNames() string {
+	names := make([]string, len(a.keys))
+	for i, k := range a.keys {
+		names[i] = keyName(k)
+	}
+	return strings.Join(names, " ")
+}
+
+// where names the scopes of the action.
+func (a *action) where() string {
+	if a.everywhere() {
+		return "everywhere"
+	}
+	var names []string
+	for _, s := range scopes {
+		if a.in&s.scope != 0 {
+			names = append(names, s.name)
 		}
-		for _, k := range a.keys {
-			if k != key {
-				continue
-			}
-			if a.cannot != nil {
-				if why := a.cannot(m); why != "" {
-					m.say(a.name + ": " + why)
-					return nil
-				}
-			}
-			m.status = ""
-			return a.do(m)
+	}
+	return strings.Join(names, ", ")
+}
+
+// everywhere reports whether the action is meant on all screens but one or two.
+func (a *action) everywhere() bool { return bits.OnesCount16(uint16(a.in&screens)) >= 6 }
+
+// bound finds what a key means in a scope.
+func (m *model) bound(key string, s scope) *action {
+	for i := range m.actions {
+		if a := &m.actions[i]; a.in&s != 0 && slices.Contains(a.keys, key) {
+			return a
 		}
 	}
 	return nil
 }
 
-// hints are the keys that matter here, as many as there is room for.
-func (m *model) hints(width int) string {
-	out, used := "", 0
-	for i := len(actions) - 1; i >= 0; i-- { // quit and help come first
-		a := &actions[i]
-		if !a.hint || a.places&m.show == 0 || a.cannot != nil && a.cannot(m) != "" {
-			continue
+// run does the action, or says why it cannot be done.
+func (m *model) run(a *action) tea.Cmd {
+	if a.why != nil {
+		if why := a.why(m); why != "" {
+			m.say(bad, fmt.Sprintf("%s: %s", a.name, why))
+			return nil
 		}
-		key := shown(a.keys[0])
-		n := len([]rune(key)) + 1 + len(a.name) + 2
-		if used+n > width {
-			break
-		}
-		out = m.styles.key.Render(key) + " " + a.name + "  " + out
-		used += n
 	}
-	return out
+	return a.do(m)
 }
 
-// helpText lists every key for the place it is asked for, and why something cannot be done now.
-func (m *model) helpText() []string {
-	names := map[place]string{onChart: "the chart", onWork: "a run", onText: "texts"}
-	lines := []string{"Keys on " + names[m.show] + ":", ""}
-	add := func(p place) {
-		for i := range actions {
-			a := &actions[i]
-			if a.places&p == 0 {
-				continue
+// footer is as many keys as fit, the way back and the help always among them.
+func (m *model) footer(s scope, w int) string {
+	st := m.st
+	part := func(a *action) (string, int) {
+		key := keyName(a.keys[0])
+		if a.why != nil && a.why(m) != "" {
+			return st.dim.of(key + " " + a.short), width(key) + 1 + width(a.short)
+		}
+		return st.accent.of(key) + " " + st.dim.of(a.short), width(key) + 1 + width(a.short)
+	}
+	var last []string
+	room := w
+	for _, name := range []string{"back", "help", "quit"} {
+		i := slices.IndexFunc(m.actions, func(a action) bool { return a.name == name })
+		if a := &m.actions[i]; a.in&s != 0 && !(name == "back" && len(m.stack) < 2) {
+			text, n := part(a)
+			if n+2 <= room {
+				last = append(last, text)
+				room -= n + 2
 			}
-			keys := make([]string, len(a.keys))
-			for k := range a.keys {
-				keys[k] = shown(a.keys[k])
-			}
-			text := fmt.Sprintf("  %-14s %s", strings.Join(keys, " "), a.help)
-			if a.cannot != nil && p == m.show {
-				if why := a.cannot(m); why != "" {
-					text += " — not now: " + why
-				}
-			}
-			lines = append(lines, text)
 		}
 	}
-	add(m.show)
-	for _, p := range []place{onChart, onWork} {
-		if p != m.show {
-			lines = append(lines, "", "Keys on "+names[p]+":", "")
-			add(p)
+	var first []string
+	for i := range m.actions {
+		a := &m.actions[i]
+		if a.in&s == 0 || a.short == "" || slices.Contains([]string{"back", "help", "quit"}, a.name) || a.shy && a.why(m) != "" {
+			continue
 		}
+		text, n := part(a)
+		if n+2 > room {
+			continue
+		}
+		first = append(first, text)
+		room -= n + 2
 	}
-	return append(lines, "", "Symbols: ✓ done   - nothing to do   ✗ failed   ▶ at work   · waiting", "",
-		"Every run is the same as its --batch line, which y copies. Logs: "+m.engine.Logs())
+	return strings.Join(append(first, last...), "  ")
 }

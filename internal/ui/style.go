@@ -1,65 +1,124 @@
 package ui
 
 import (
+	"io"
 	"strings"
 
 	"github.com/charmbracelet/lipgloss"
-	"github.com/charmbracelet/x/ansi"
-	"github.com/mattn/go-runewidth"
-
-	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
+	"github.com/muesli/termenv"
 )
 
-// styles is every look the console has. Colours are the terminal's own sixteen; each state also has a symbol and a word.
+// paint is a style, ready to be put around text.
+type paint struct{ on, off string }
+
+func (p paint) of(s string) string {
+	if s == "" || p.on == "" {
+		return s
+	}
+	return p.on + s + p.off
+}
+
+// styles is the one table of how things look.
 type styles struct {
-	title, dim, bold, cursor, good, bad, busy, info, key, match, frame, active lipgloss.Style
+	title  paint // the program's name, names of panes
+	text   paint
+	strong paint // what the cursor is on
+	dim    paint // headings, what is not important now
+	accent paint // the cursor, what has the focus, keys
+	good   paint
+	active paint
+	warn   paint
+	bad    paint
+	match  paint // what a search found
 }
 
-func newStyles(r *lipgloss.Renderer) styles {
-	s := func() lipgloss.Style { return r.NewStyle() }
-	colour := func(c string) lipgloss.Style { return s().Foreground(lipgloss.Color(c)) }
-	return styles{title: s().Bold(true), dim: s().Faint(true), bold: s().Bold(true), cursor: s().Reverse(true), good: colour("2"), bad: colour("1").Bold(true),
-		busy: colour("3"), info: colour("6"), key: colour("6").Bold(true), match: s().Reverse(true), frame: s().Faint(true), active: colour("6")}
-}
-
-// state is how a stage or a target stands: a symbol and a word.
-func (s styles) state(k event.Kind) (symbol, word string, style lipgloss.Style) {
-	switch k {
-	case event.Finished:
-		return "✓", "done", s.good
-	case event.Skipped:
-		return "-", "nothing to do", s.info
-	case event.Failed:
-		return "✗", "FAILED", s.bad
-	case event.Started, event.Progress, event.Log:
-		return "▶", "at work", s.busy
+// newStyles makes the table. It uses the terminal's own sixteen colours, which its owner has made readable, and
+// attributes only where colours are not wanted. Nothing is said by colour alone.
+func newStyles(colour bool) *styles {
+	r := lipgloss.NewRenderer(io.Discard)
+	r.SetColorProfile(termenv.ANSI)
+	r.SetHasDarkBackground(true) // known, so that nobody asks
+	style := func(colours string) lipgloss.Style {
+		s := r.NewStyle()
+		if colour && colours != "" {
+			s = s.Foreground(lipgloss.Color(colours))
+		}
+		return s
 	}
-	return "·", "waiting", s.dim
+	const red, green, yellow, cyan = "1", "2", "3", "6"
+	return &styles{
+		title:  painted(style("").Bold(true)),
+		text:   painted(style("")),
+		strong: painted(style("").Bold(true)),
+		dim:    painted(style("").Faint(true)),
+		accent: painted(style(cyan).Bold(true)),
+		good:   painted(style(green)),
+		active: painted(style(cyan)),
+		warn:   painted(style(yellow)),
+		bad:    painted(style(red).Bold(true)),
+		match:  painted(style("").Reverse(true)),
+	}
 }
 
-// fit cuts or fills a plain text to exactly so many columns.
-func fit(s string, width int) string {
-	if width <= 0 {
+// painted takes a style apart: rendering costs microseconds, and a frame has thousands of cells.
+func painted(s lipgloss.Style) paint {
+	on, off, _ := strings.Cut(s.Render("x"), "x")
+	return paint{on, off}
+}
+
+// state is how a target, a stage or a row is doing: always a symbol, a word and a colour together.
+type state int
+
+const (
+	ready       state = iota // it can be built and was not yet, in this process
+	waiting                  // it is in the run, its turn has not come
+	running                  // it is being worked on
+	done                     // it ended well
+	skipped                  // there was nothing to do
+	failed                   // it ended badly
+	unsupported              // it cannot be built yet
+)
+
+var states = [...]struct{ symbol, word string }{
+	ready:       {"○", "ready"},
+	waiting:     {"◌", "waiting"},
+	running:     {"●", "running"},
+	done:        {"✓", "done"},
+	skipped:     {"–", "nothing to do"},
+	failed:      {"✗", "failed"},
+	unsupported: {"·", "not supported yet"},
+}
+
+func (s state) symbol() string { return states[s].symbol }
+func (s state) word() string   { return states[s].word }
+
+func (st *styles) state(s state) paint {
+	switch s {
+	case running:
+		return st.active
+	case done:
+		return st.good
+	case failed:
+		return st.bad
+	case waiting, skipped, unsupported:
+		return st.dim
+	}
+	return st.text
+}
+
+// label is symbol and word in the state's colour, with another word where that says more.
+func (st *styles) label(s state, word string) string {
+	if word == "" {
+		word = s.word()
+	}
+	return st.state(s).of(s.symbol() + " " + word)
+}
+
+// bar is a progress bar of w cells.
+func (st *styles) bar(share float64, w int) string {
+	if w <= 0 {
 		return ""
 	}
-	if w := runewidth.StringWidth(s); w > width {
-		s = runewidth.Truncate(s, width, "…")
-	}
-	return s + strings.Repeat(" ", max(0, width-runewidth.StringWidth(s)))
-}
-
-// cut shortens a plain text to at most so many columns.
-func cut(s string, width int) string {
-	if width <= 0 {
-		return ""
-	}
-	return runewidth.Truncate(s, width, "…")
-}
-
-// wrap breaks a plain text into lines of at most so many columns, between words where it can.
-func wrap(s string, width int) []string {
-	if width <= 0 {
-		return nil
-	}
-	return strings.Split(ansi.Wrap(s, width, " ,"), "\n")
+	full := min(w, max(0, int(share*float64(w)+0.5)))
+	return st.active.of(strings.Repeat("━", full)) + st.dim.of(strings.Repeat("─", w-full))
 }

@@ -1,579 +1,664 @@
 package ui
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
-	"io"
-	"math/rand"
-	"os"
-	"runtime"
 	"strings"
-	"sync"
+	"syscall"
 	"testing"
-	"time"
 
-	"github.com/charmbracelet/lipgloss"
-	"github.com/creack/pty"
-	"github.com/hinshun/vt10x"
-	"github.com/muesli/termenv"
-
-	tea "github.com/charmbracelet/bubbletea"
+	"golang.org/x/sys/unix"
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine"
-	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 )
 
-// scripted is an engine whose runs do what the test says; its chart, selection and events are the real ones.
-type scripted struct {
-	*engine.Engine
-	bus  *event.Bus
-	run  func(ctx context.Context, sel engine.Selection, bus *event.Bus) (engine.Summary, error)
-	dest string
-}
+// down moves the chart's cursor to Debian.
+var toDebian = []string{"/", "debian", "enter"}
 
-func (s *scripted) Subscribe() *engine.Subscription { return s.bus.Subscribe() }
-func (s *scripted) Destination() string {
-	if s.dest != "" {
-		return s.dest
-	}
-	return "dir:images"
-}
-func (s *scripted) Run(ctx context.Context, sel engine.Selection) (engine.Summary, error) {
-	return s.run(ctx, sel, s.bus)
-}
-func (s *scripted) Plan(_ context.Context, sel engine.Selection) ([]engine.Plan, error) {
-	return []engine.Plan{{Target: "debian:12/x86_64", Action: engine.Build, Reason: "not published yet, asked for " + strings.Join(sel.Only, " ")}}, nil
-}
-
-func newScripted(t testing.TB) *scripted {
-	t.Helper()
-	c, err := catalog.Load("../../distros.toml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := engine.New(engine.Config{Catalog: c, Cache: t.TempDir(), Registry: "dir:images", KeyDir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &scripted{Engine: e, bus: event.NewBus(nil), run: func(context.Context, engine.Selection, *event.Bus) (engine.Summary, error) {
-		return engine.Summary{}, nil
-	}}
-}
-
-// screen is a console on a terminal that the test reads.
-type screen struct {
-	t       *testing.T
-	tty     *os.File
-	term    vt10x.Terminal
-	mu      sync.Mutex
-	raw     bytes.Buffer
-	changed chan struct{}
-	ended   chan error
-	cancel  context.CancelCauseFunc
-	clock   *clock
-}
-
-// clock is moved by hand.
-type clock struct {
-	mu  sync.Mutex
-	now time.Time
-}
-
-func (c *clock) Now() time.Time { c.mu.Lock(); defer c.mu.Unlock(); return c.now }
-func (c *clock) add(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-}
-
-func show(t *testing.T, e Engine, width, height int) *screen {
-	t.Helper()
-	tty, side, err := pty.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := pty.Setsize(tty, &pty.Winsize{Cols: uint16(width), Rows: uint16(height)}); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancelCause(context.Background())
-	s := &screen{t: t, tty: tty, term: vt10x.New(vt10x.WithSize(width, height)), changed: make(chan struct{}, 1), ended: make(chan error, 1), cancel: cancel,
-		clock: &clock{now: time.Date(2026, 11, 23, 9, 0, 0, 0, time.UTC)}}
-	go func() {
-		buf := make([]byte, 32<<10)
-		for {
-			n, err := tty.Read(buf)
-			if err != nil {
-				return
-			}
-			s.mu.Lock()
-			_, _ = s.term.Write(buf[:n])
-			s.raw.Write(buf[:n])
-			s.mu.Unlock()
-			select {
-			case s.changed <- struct{}{}:
-			default:
+func TestFirstFrameShowsEveryRow(t *testing.T) {
+	for _, size := range [][2]int{{80, 24}, {120, 40}, {200, 60}} {
+		x := open(t, newScript(), size[0], size[1])
+		s := x.wait("KubeVirt Machine Images › release chart", "publishes to dir:images", "? help", "q quit")
+		for _, f := range chart19().Flavors {
+			if !strings.Contains(s, f.Name) {
+				t.Errorf("%v: no %s:\n%s", size, f.Name, s)
 			}
 		}
-	}()
-	go func() { s.ended <- Run(ctx, e, Options{In: side, Out: side, Now: s.clock.Now}) }()
-	t.Cleanup(func() {
-		cancel(errors.New("the test is over"))
+		for _, text := range []string{"preview", "planned", "x86_64 arm64", "13, 12", "26.04, 24.04", "○ ready", "· not supported yet", "[ ] ▸ Debian",
+			"AlmaLinux OS: not supported yet: its upstream is not described in distros.toml"} {
+			if size[0] > 80 && strings.HasPrefix(text, "AlmaLinux OS:") {
+				text = "· not supported yet: its upstream is not described in dist"
+			}
+			if !strings.Contains(s, text) {
+				t.Errorf("%v: no %q:\n%s", size, text, s)
+			}
+		}
+		if size[0] > 80 && !strings.Contains(s, "https://almalinux.example/licence") {
+			t.Errorf("%v: the room is not used for details:\n%s", size, s)
+		}
+	}
+}
+
+func TestSmallTerminal(t *testing.T) {
+	x := open(t, newScript(), 40, 12)
+	x.wait("kmi-tui › release chart", "AlmaLinux OS", "13 below", "? help", "AlmaLinux OS: not supported yet: its", "upstream is not described in")
+	x.press("G")
+	x.wait("VyOS", "13 above")
+	x.press("g", "j", "j", "j", "j", "j", "space")
+	x.wait("[x] ▸ Debian", "○ ready", "2 targets selected")
+	x.press("b")
+	x.wait("Publish 2 targets to dir:images?", "debian:13/x86_64", "kmi-tui --batch --only", "y or enter yes")
+	x.answer("Publish", "y")
+	x.wait("how the run ended", "✓ published")
+}
+
+func TestResizeIsFollowed(t *testing.T) {
+	x := open(t, newScript(), 80, 24)
+	x.wait("release chart")
+	x.size(120, 40)
+	// The terminal is not this process's controlling one: the kernel's signal has to be made.
+	if err := syscall.Kill(syscall.Getpid(), syscall.SIGWINCH); err != nil {
+		t.Fatal(err)
+	}
+	x.wait("── details ──", "https://almalinux.example")
+}
+
+func TestSelectUnfoldFilter(t *testing.T) {
+	x := open(t, newScript(), 80, 24)
+	x.wait("release chart")
+	x.press("space") // AlmaLinux cannot be built
+	x.wait("select: AlmaLinux OS: not supported yet")
+	x.press("/")
+	x.wait("filter:")
+	x.press("deb")
+	x.wait("filter: deb", "Debian")
+	x.gone("Ubuntu")
+	x.press("enter")
+	x.wait("“deb”: 1 of 19 rows")
+	x.press("enter") // unfolds
+	x.wait("▾ Debian", "13/x86_64", "12/arm64", "· not supported yet…")
+	x.press("j", "j", "space")
+	x.wait("select: debian:13/arm64: not supported yet: building for arm64")
+	x.press("j", "space")
+	x.wait("[-] ▾ Debian", "[x]     12/x86_64", "1 target selected")
+	x.press("esc")
+	x.wait("AlmaLinux", "4 below")
+	x.press("a")
+	x.wait("4 targets selected", "[x] ▾ Debian")
+	x.press("a")
+	x.wait("nothing selected", "[ ] ▾ Debian")
+	x.press("left")
+	x.wait("▸ Debian", "[ ] ▸ Ubuntu")
+	x.press("/", "zzz")
+	x.wait("no row matches “zzz”")
+	x.press("esc")
+	x.wait("AlmaLinux OS")
+	if n := len(x.ended); n != 0 {
+		t.Fatal("the console has ended")
+	}
+}
+
+func TestKeysComeTogether(t *testing.T) {
+	x := open(t, newScript(), 80, 24)
+	x.wait("release chart")
+	x.press("jjjjj aa ") // as fast as a machine types
+	x.wait("[x] ▸ Debian", "2 targets selected")
+}
+
+func TestPlan(t *testing.T) {
+	s := newScript()
+	hold := make(chan struct{})
+	made := s.plan
+	s.plan = func(ctx context.Context, s *script, targets []string) ([]engine.Plan, error) {
 		select {
-		case err := <-s.ended:
-			s.ended <- err
-		case <-time.After(10 * time.Second):
-			t.Error("the console does not end")
+		case <-hold:
+		case <-ctx.Done():
+			return nil, ctx.Err()
 		}
-		_ = tty.Close()
-		_ = side.Close()
-	})
-	return s
-}
-
-func (s *screen) text() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.term.String()
-}
-
-// until waits for a screen that fits.
-func (s *screen) until(what string, fits func(string) bool) string {
-	s.t.Helper()
-	deadline := time.After(15 * time.Second)
-	for {
-		if text := s.text(); fits(text) {
-			return text
-		}
-		select {
-		case <-s.changed:
-		case <-deadline:
-			s.t.Fatalf("never saw %s; the screen:\n%s", what, s.text())
-		}
+		return made(ctx, s, targets)
 	}
+	x := open(t, s, 80, 24)
+	x.wait("release chart")
+	x.press(append(toDebian, "p")...)
+	x.wait("Asking upstream and registry", "debian:13/x86_64", "◌ waiting", "● planning")
+	x.press("b")
+	x.wait("build: a plan is being made")
+	x.press("esc")
+	x.wait("the plan was cancelled")
+	x.until("end of the plan", func(string) bool { x.press("p"); return strings.Contains(x.screen(), "Asking upstream") })
+	close(hold)
+	x.wait("● build", "the guest has changed", "– nothing to do", "verified 4D64FEC119C2029067D6E791F8D2585B8783D481", "2026-11-20 08:30 UTC", "312 MiB", "build: 1 · nothing to do: 1")
+	x.press("j")
+	x.wait("── debian:12/x86_64", "nothing to do: content 0123456789ab is published")
+	x.press("y")
+	x.wait("(OSC 52): kmi-tui --batch --plan --only deb…")
+	x.press("esc")
+	x.wait("release chart")
 }
 
-func (s *screen) has(words ...string) string {
-	s.t.Helper()
-	return s.until(strings.Join(words, " and "), func(text string) bool {
-		for _, w := range words {
-			if !strings.Contains(text, w) {
-				return false
-			}
-		}
-		return true
-	})
-}
-
-func (s *screen) lacks(word string) {
-	s.t.Helper()
-	s.until("a screen without "+word, func(text string) bool { return !strings.Contains(text, word) })
-}
-
-func (s *screen) press(keys ...string) {
-	s.t.Helper()
-	for _, k := range keys {
-		if _, err := s.tty.WriteString(k); err != nil {
-			s.t.Fatal(err)
-		}
+func TestPlanThatCannotBeMade(t *testing.T) {
+	s := newScript()
+	s.plan = func(context.Context, *script, []string) ([]engine.Plan, error) {
+		return nil, event.WithRemedy(errors.New("gpgv is not installed"), "apt install gpgv")
 	}
+	x := open(t, s, 80, 24)
+	x.wait("release chart")
+	x.press(append(toDebian, "p")...)
+	x.wait("The plan could not be made", "gpgv is not installed", "what to do: apt install gpgv")
 }
 
-// ends waits for the console to be gone and the terminal to be as it was.
-func (s *screen) ends() {
-	s.t.Helper()
-	select {
-	case err := <-s.ended:
-		s.ended <- err
-		if err != nil {
-			s.t.Errorf("the console ended with %v", err)
-		}
-	case <-time.After(15 * time.Second):
-		s.t.Fatalf("the console does not end; the screen:\n%s", s.text())
+func TestBuildIsConfirmed(t *testing.T) {
+	s := newScript()
+	x := open(t, s, 80, 24, func(o *Options) { o.Flags = []string{"--base", "built"} })
+	x.wait("release chart")
+	x.press(append(toDebian, "b", "y")...) // the y comes before the question can have been read
+	x.wait("Publish 2 targets to dir:images?", "debian:13/x86_64", "debian:12/x86_64", "kmi-tui --batch --only debian/x86_64 --registry dir:images --base built")
+	x.clock.advance(2 * deaf)
+	x.press("z", "esc")
+	x.gone("Publish")
+	if len(s.runs()) != 0 {
+		t.Fatal("a key that came too early has started a run")
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if raw := s.raw.String(); strings.Count(raw, "\x1b[?1049h") != strings.Count(raw, "\x1b[?1049l") || strings.LastIndex(raw, "\x1b[?25h") < strings.LastIndex(raw, "\x1b[?25l") {
-		s.t.Error("the terminal was not put back as it was")
+	x.press("b")
+	x.answer("Publish 2 targets", "enter")
+	x.wait("how the run ended", "debian:13/x86_64", "✓ published", "2 published")
+	if runs := s.runs(); len(runs) != 1 || strings.Join(runs[0].Only, ",") != "debian/x86_64" {
+		t.Fatalf("ran %v", runs)
 	}
+	x.press("esc")
+	x.wait("release chart", "✓ published")
+	x.press("r")
+	x.wait("how the run ended")
 }
 
-const (
-	esc   = "\x1b"
-	enter = "\r"
-	down  = "\x1b[B"
-	right = "\x1b[C"
-)
+func TestEnterOnSelectionBuilds(t *testing.T) {
+	x := open(t, newScript(), 80, 24)
+	x.wait("release chart")
+	x.press(append(toDebian, "right", "j", "enter")...)
+	x.wait("[x]     13/x86_64")
+	x.press("enter")
+	x.wait("Publish 1 target to dir:images?", "--only debian:13/x86_64")
+}
 
-func TestTheChartAtEverySize(t *testing.T) {
-	for _, size := range []struct{ w, h int }{{80, 24}, {120, 40}, {200, 60}, {40, 12}} {
-		t.Run(fmt.Sprintf("%dx%d", size.w, size.h), func(t *testing.T) {
-			s := show(t, newScripted(t), size.w, size.h)
-			text := s.has("Debian", "can be built", "quit")
-			if size.h >= 24 {
-				for _, name := range []string{"AlmaLinux OS", "Red Hat CoreOS", "VyOS", "preview", "planned", "not supported yet", "x86_64 arm64", "13 12", "into dir:images"} {
-					if !strings.Contains(text, name) {
-						t.Errorf("%q is not on the screen:\n%s", name, text)
-					}
-				}
-			} else if !strings.Contains(text, "rows are not shown") {
-				t.Errorf("what is hidden is not said:\n%s", text)
-			}
-			s.press("G")
-			s.has("VyOS")
-			s.press("q")
-			s.ends()
-		})
+func TestRemotePublishIsTyped(t *testing.T) {
+	s := newScript()
+	s.destination = "registry.example/kmi"
+	x := open(t, s, 80, 24)
+	x.wait("release chart", "publishes to registry.example/kmi")
+	x.press(append(toDebian, "b")...)
+	x.wait("Publish 2 targets to registry.example/kmi?", "Others can pull", "type publish and press enter:")
+	x.answer("type publish", "y", "enter")
+	x.wait("enter: y", "not “publish”")
+	x.press("ctrl+u", "\x1b[200~publish\x1b[201~", "enter") // pasted
+	x.gone("enter: y")
+	x.press("publis")
+	x.wait("enter: publis")
+	x.press("enter", "h")
+	x.wait("enter does it")
+	if len(s.runs()) != 0 {
+		t.Fatal("it was started before the word was complete")
 	}
+	x.press("enter")
+	x.wait("how the run ended", "2 published")
 }
 
-func TestSelectFilterUnfoldPlan(t *testing.T) {
-	s := show(t, newScripted(t), 140, 30)
-	s.has("> [ ]  Debian"[2:])
-	s.press(" ")
-	s.has("[x]  Debian", "2 selected")
-	s.press(right, down, down, down, " ") // 12/x86_64
-	s.has("[-]  Debian", "[x]    13", "[ ]    12", "1 selected")
-	s.press("k", " ") // arm64 of 13
-	s.has("select: not supported yet: no boot loader is described for arm64")
-	s.press("a")
-	s.has("2 selected")
-	s.press("/", "fed")
-	s.has("Fedora CoreOS", "filter: fed")
-	s.lacks("Debian")
-	s.press(enter)
-	s.has(`filtered by "fed"`)
-	s.press(esc)
-	s.has("Debian")
-	s.press("p")
-	s.has("debian:12/x86_64  build  not published yet, asked for debian:13 debian:12")
-	s.press(esc)
-	s.has("build: not published yet")
-	s.press("y")
-	s.has("kmi-tui --batch --only debian:13,debian:12 --registry dir:images")
-	s.until("the clipboard's sequence", func(string) bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return strings.Contains(s.raw.String(), "\x1b]52;c;")
-	})
-	s.press("zzzz", "q") // z means nothing here
-	s.ends()
-}
-
-func TestHelpListsEveryKey(t *testing.T) {
-	e := newScripted(t)
-	m := newModel(e, newStyles(lipgloss.NewRenderer(io.Discard)), must(e.Targets(engine.Selection{Levels: catalog.Levels})), time.Now)
-	for _, place := range []place{onChart, onWork} {
-		m.show = place
-		if place == onWork {
-			m.work = &work{panes: []*pane{{target: "debian:12/x86_64", stages: map[engine.Stage]event.Event{}}}}
-		}
-		text := strings.Join(m.helpText(), "\n")
-		for _, a := range actions {
-			if !strings.Contains(text, a.help) {
-				t.Errorf("the help does not tell of %q", a.name)
-			}
-		}
+func TestRunThatDoesNotStart(t *testing.T) {
+	s := newScript()
+	s.run = func(context.Context, *script, []string) (engine.Summary, error) {
+		return engine.Summary{}, &engine.NotStarted{Err: event.WithRemedy(errors.New("mmdebstrap is not on PATH"), "apt install mmdebstrap")}
 	}
-	s := show(t, e, 120, 70)
-	s.has("can be built")
-	s.press("?")
-	s.has("Keys on the chart:", "Keys on a run:", "Symbols:")
-	s.press(esc)
-	s.has("can be built")
+	x := open(t, s, 80, 24)
+	x.wait("release chart")
+	x.press(append(toDebian, "b")...)
+	x.answer("Publish", "y")
+	x.wait("✗ The run did not start", "mmdebstrap is not on PATH", "what to do: apt install mmdebstrap")
+	x.press("esc")
+	x.wait("release chart", "not started")
 }
 
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return v
-}
-
-// play runs the stages of the targets with some log lines, until ctx ends or all is done.
-func play(fail string, hold chan struct{}) func(context.Context, engine.Selection, *event.Bus) (engine.Summary, error) {
-	return func(ctx context.Context, sel engine.Selection, bus *event.Bus) (engine.Summary, error) {
+func TestFailuresComeFirst(t *testing.T) {
+	s := newScript()
+	s.run = func(_ context.Context, s *script, targets []string) (engine.Summary, error) {
 		var sum engine.Summary
-		bus.Publish(event.Event{Kind: event.Log, Line: "A signing key pair was generated for you"})
-		for _, target := range sel.Only {
-			r := engine.Result{Target: target, State: event.Finished, Reason: "published", Image: "dir:images/x@sha256:1", Tags: []string{"12"}}
-			for _, st := range engine.Stages {
-				scope := bus.Scope(target, string(st), "")
-				scope.Start()
-				for i := range 30 {
-					scope.Logf("%s line %d \x1b[31m::error::x", st, i)
-				}
-				scope.Progress(50, 100, "bytes")
-				var err error
-				if st == engine.Test && hold != nil {
-					select {
-					case <-hold:
-					case <-ctx.Done():
-						err = context.Cause(ctx)
-					}
-				}
-				if string(st) == fail {
-					err = event.WithRemedy(errors.New("the mirror is gone"), "name another with --mirror")
-				}
-				if st == engine.Fetch {
-					err = errors.Join(err, nil)
-				}
-				e := scope.End("fine", err)
-				r.Stages = append(r.Stages, engine.StageTime{Stage: st, State: e.Kind, Seconds: 1})
-				if err != nil {
-					r.State, r.Error, r.Remedy, r.Image, r.Tags = event.Failed, string(st)+": "+e.Error, e.Remedy, "", nil
-					break
-				}
+		for i, target := range targets {
+			bad, why := "", error(nil)
+			if i == 1 {
+				bad, why = "test", event.WithRemedy(errors.New("the guest agent did not answer within 300 s"), "look at the guest's console")
 			}
-			bus.Publish(event.Event{Target: target, Kind: r.State, Error: r.Error, Reason: r.Reason})
-			sum.Results = append(sum.Results, r)
+			sum.Results = append(sum.Results, s.target(target, bad, why))
 		}
 		return sum, nil
 	}
+	x := open(t, s, 120, 40)
+	x.wait("release chart")
+	x.press("a", "b")
+	x.answer("Publish 4 targets", "y")
+	screen := x.wait("how the run ended", "resolve  fetch  customise", "✗ failed", "test: the guest agent did not answer within 300 s", "what to do  look at the guest's console", "/cache/logs/test.log",
+		"1 failed · 3 published", "dir:images/x@sha256:0123456789abcdef", "13, 13-20261123")
+	if strings.Index(screen, "debian:12/x86_64") > strings.Index(screen, "debian:13/x86_64") {
+		t.Errorf("the failure is not first:\n%s", screen)
+	}
+	x.press("enter")
+	x.wait("log of debian:12/x86_64", "test works on debian:12/x86_64", "✗ test: failed after", "what to do: look at the guest's console")
+	x.press("Y")
+	x.wait("(OSC 52): /cache/logs/test.log")
+	x.press("esc")
+	x.wait("how the run ended")
+	x.press("esc")
+	x.wait("✗ 1 of 2 failed")
+	x.press("i")
+	x.gone("release chart")
 }
 
-func TestARun(t *testing.T) {
-	e := newScripted(t)
-	hold := make(chan struct{})
-	e.run = play("", hold)
-	s := show(t, e, 100, 30)
-	s.has("can be built")
-	s.press("b")
-	s.has("Build, test, sign and publish?", "debian:13/x86_64, debian:12/x86_64", "same as  kmi-tui --batch --only debian:13,debian:12 --registry dir:images")
-	s.clock.add(time.Second)
-	s.press("y")
-	s.has("✓ resolve", "▶ test", "test line 29 ::error::x", "debian:13/x86_64 · at work", "2 targets: 1 at work, 1 waiting")
-	s.press("z")
-	s.has("pane 1 of 2")
-	s.press("k", "k", "k")
-	s.has("3 below: G follows again")
-	s.lacks("test line 29")
-	s.press("/", "fetch line 7", enter)
-	s.has("fetch line 7", "below: G follows again")
-	s.press("G", "t")
-	s.has(":", "test line 29")
-	s.press(esc)
-	s.has("▶ at work: test")
-	s.press("r", "x")
-	s.has("Stop the run?")
-	s.clock.add(time.Second)
-	s.press("n")
-	s.lacks("Stop the run?")
-	close(hold)
-	s.has("done      debian:13/x86_64: published", "done      debian:12/x86_64: published", "tags   12", "ended: 2 targets: 2 done")
-	s.press(esc)
-	s.has("✓ done: published")
-	s.press("q")
-	s.ends()
+// held is a run whose steps the test makes.
+type held struct {
+	step chan func(*script, []string)
+	end  chan engine.Summary
 }
 
-func TestADialogIsDeafAtFirst(t *testing.T) {
-	c := &clock{now: time.Now()}
-	e := newScripted(t)
-	m := newModel(e, newStyles(lipgloss.NewRenderer(io.Discard)), must(e.Targets(engine.Selection{Levels: catalog.Levels})), c.Now)
-	y := tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune("y")}
-	m.Update(tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune("b")})
-	m.Update(y)
-	if m.dialog == nil || m.work != nil {
-		t.Fatal("a key meant for the chart answered the dialog")
+func hold(s *script) *held {
+	h := &held{step: make(chan func(*script, []string)), end: make(chan engine.Summary, 1)}
+	s.run = func(ctx context.Context, s *script, targets []string) (engine.Summary, error) {
+		for _, t := range targets {
+			s.bus.Publish(event.Event{Target: t, Kind: event.Started})
+		}
+		var results []engine.Result
+		for {
+			select {
+			case f := <-h.step:
+				f(s, targets)
+			case sum := <-h.end:
+				return sum, nil
+			case <-ctx.Done():
+				for _, t := range targets {
+					e := event.Event{Target: t, Kind: event.Failed, Error: context.Cause(ctx).Error()}
+					s.bus.Publish(e)
+					results = append(results, engine.Result{Target: t, State: event.Failed, Error: e.Error})
+				}
+				return engine.Summary{Results: results}, nil
+			}
+		}
 	}
-	c.add(deaf)
-	m.ctx = context.Background()
-	m.Update(y)
-	if m.dialog != nil || m.work == nil {
-		t.Fatal("the dialog does not listen")
-	}
-	m.workers.Wait()
+	return h
 }
 
-func TestAFailureComesFirst(t *testing.T) {
-	e := newScripted(t)
-	ok, bad := play("", nil), play("fetch", nil)
-	e.run = func(ctx context.Context, sel engine.Selection, bus *event.Bus) (engine.Summary, error) {
-		a, _ := ok(ctx, engine.Selection{Only: sel.Only[:1]}, bus)
-		b, _ := bad(ctx, engine.Selection{Only: sel.Only[1:]}, bus)
-		return engine.Summary{Results: append(a.Results, b.Results...)}, nil
-	}
-	s := show(t, e, 100, 30)
-	s.has("can be built")
-	s.press("b")
-	s.has("Build")
-	s.clock.add(time.Second)
-	s.press(enter)
-	text := s.has("FAILED    debian:12/x86_64: fetch: the mirror is gone", "what to do: name another with --mirror", "1 failed, 1 done")
-	if strings.Index(text, "FAILED    ") > strings.Index(text, "done      ") {
-		t.Errorf("the failure is not the first:\n%s", text)
-	}
-	s.press("s")
-	s.has("✗ fetch: the mirror is gone")
-	s.press(esc)
-	s.has("✗ FAILED: fetch")
+func start(t *testing.T, s *script, w, h int, keys ...string) *terminalTest {
+	t.Helper()
+	x := open(t, s, w, h)
+	x.wait("release chart")
+	x.press(append(keys, "b")...)
+	x.answer("Publish", "y")
+	x.wait("● run: 0 of")
+	return x
 }
 
-func TestPublishingInPublicNeedsTheWord(t *testing.T) {
-	e := newScripted(t)
-	started := make(chan struct{})
-	e.dest = "quay.example.org/kmi"
-	e.run = func(context.Context, engine.Selection, *event.Bus) (engine.Summary, error) {
-		close(started)
-		return engine.Summary{}, nil
+func TestPanes(t *testing.T) {
+	s := newScript()
+	h := hold(s)
+	x := start(t, s, 120, 40, "a")
+	h.step <- func(s *script, targets []string) {
+		for i, target := range targets {
+			scope := s.bus.Scope(target, "resolve", "")
+			scope.Start()
+			scope.End("", nil)
+			scope = s.bus.Scope(target, "fetch", "")
+			scope.Start()
+			scope.Logf("line of %s", target)
+			if i == 0 {
+				scope.Progress(512<<20, 1<<30, "bytes")
+			}
+		}
 	}
-	s := show(t, e, 80, 24)
-	s.has("can be built")
-	s.press("b")
-	s.has("type publish and enter")
-	s.clock.add(time.Second)
-	s.press("y", enter)
-	s.has("type publish and enter: y")
-	s.press("\x7f", "publish")
-	s.has("type publish and enter: publish")
+	screen := x.wait("✓ resolve  ● fetch  ○ customise  ○ pack  ○ test  ○ sign  ○ publish", "50%  512 MiB of 1.0 GiB", "line of ubuntu:24.04/x86_64", "4 targets", "following")
+	if strings.Count(screen, "╭") != 4 {
+		t.Errorf("not four panes:\n%s", screen)
+	}
+	x.press("z")
+	x.wait("log of debian:13/x86_64")
+	x.press("tab")
+	x.wait("log of debian:12/x86_64", "line of debian:12/x86_64")
+	x.press("shift+tab", "shift+tab")
+	x.wait("log of ubuntu:24.04/x86_64")
+	x.press("z")
+	x.wait("run of 4 targets")
+	// The chart lives on during the run.
+	x.press("esc")
+	x.wait("release chart", "● running fetch", "run: 0 of 4 targets done")
+	x.press("p")
+	x.wait("plan: a run is under way")
+	x.press("r")
+	x.wait("run of 4 targets")
+}
+
+func TestOnePaneAtATime(t *testing.T) {
+	s := newScript()
+	h := hold(s)
+	x := start(t, s, 40, 12, "a")
+	h.step <- func(s *script, targets []string) {
+		for _, target := range targets {
+			scope := s.bus.Scope(target, "resolve", "")
+			scope.Start()
+			scope.Logf("line of %s", target)
+		}
+	}
+	x.wait("1/4", "line of debian:13/x86_64", "resolve running, 1 of 7")
+	x.press("tab")
+	x.wait("2/4", "line of debian:12/x86_64")
+}
+
+func TestLogs(t *testing.T) {
+	s := newScript()
+	h := hold(s)
+	x := start(t, s, 80, 24, append(toDebian, "right", "j", "space")...)
+	lines := func(from, to int, tail string) {
+		h.step <- func(s *script, targets []string) {
+			scope := s.bus.Scope(targets[0], "test", "")
+			for i := from; i < to; i++ {
+				scope.Logf("line %d of the guest%s", i, tail)
+			}
+		}
+	}
+	lines(0, 500, "")
+	x.wait("line 499 of the guest", "following · 500 lines")
+	x.press("k", "pgup")
+	x.wait("below")
+	x.gone("line 499")
+	lines(500, 600, "")
+	x.wait("of 600")
+	if strings.Contains(x.screen(), "line 599") {
+		t.Error("it did not stay where it was put")
+	}
+	x.press("G")
+	x.wait("line 599 of the guest", "following · 600 lines")
+	x.press("/", "line 77 ", "enter")
+	x.wait("line 77 of the guest", "“line 77 ”: line 78 of 600")
+	x.press("/", "LINE 77", "enter")
+	x.wait("“LINE 77” is in none of the 600 lines")
+	x.press("/", "line 4", "enter")
+	x.wait("“line 4”: line 401 of 600")
+	x.press("n")
+	x.wait("“line 4”: line 402 of 600")
+	x.press("N", "N")
+	x.wait("“line 4”: line 50 of 600")
+	x.press("esc") // forgets the search
+	x.gone("line 50 of 600")
+	x.press("f")
+	x.wait("following")
+	lines(600, 601, strings.Repeat(" and so on", 20)+" to its END")
+	x.wait("line 600 of the guest", "…")
+	x.press("w")
+	x.wait("to its END", "wrapped")
+	x.press("t")
+	x.until("timestamps", func(s string) bool { return strings.Contains(s, ":"+s[:0]) && strings.Count(s, ":") > 20 })
+	x.press("w", "t")
+	x.gone("to its END")
+	x.press("right", "right", "right", "right", "right", "right", "right", "right", "right", "right")
+	x.wait("to its END")
+}
+
+func TestCancel(t *testing.T) {
+	s := newScript()
+	hold(s)
+	x := start(t, s, 80, 24, "a")
+	x.press("x")
+	x.answer("Cancel the run?", "esc")
+	x.gone("Cancel the run?")
+	x.press("ctrl+c")
+	x.answer("Cancel the run?", "ctrl+c")
+	x.wait("how the run ended", "cancelled in the console", "run ended: 4 failed")
+	x.press("q")
+	if err := x.end(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestQuit(t *testing.T) {
+	s := newScript()
+	x := open(t, s, 80, 24)
+	x.wait("release chart")
+	x.press("q")
+	if err := x.end(); err != nil {
+		t.Fatal(err)
+	}
+	restored(t, x)
+
+	x = open(t, s, 80, 24)
+	x.wait("release chart")
+	x.press("ctrl+c")
+	if err := x.end(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// restored checks that the terminal is as it was: cooked, on its main screen, with its cursor.
+func restored(t *testing.T, x *terminalTest) {
+	t.Helper()
+	x.until("main screen", func(string) bool { return x.vt.CursorVisible() && !strings.Contains(x.screen(), "release chart") })
+	var attr *unix.Termios
+	x.control(func(fd int) (err error) { attr, err = unix.IoctlGetTermios(fd, unix.TCGETS); return err })
+	if attr.Lflag&unix.ECHO == 0 || attr.Lflag&unix.ICANON == 0 {
+		t.Error("the terminal was left raw")
+	}
+}
+
+// stubborn is a run that takes its time to end after it was cancelled.
+func stubborn(s *script) (cancelled, release chan struct{}) {
+	cancelled, release = make(chan struct{}), make(chan struct{})
+	s.run = func(ctx context.Context, s *script, targets []string) (engine.Summary, error) {
+		s.bus.Publish(event.Event{Target: targets[0], Kind: event.Started})
+		<-ctx.Done()
+		close(cancelled)
+		<-release
+		return engine.Summary{Results: []engine.Result{{Target: targets[0], State: event.Failed, Error: context.Cause(ctx).Error()}}}, nil
+	}
+	return cancelled, release
+}
+
+func TestQuitWaitsForTheRun(t *testing.T) {
+	s := newScript()
+	cancelled, release := stubborn(s)
+	x := start(t, s, 80, 24, toDebian...)
+	x.press("q")
+	x.answer("A run is under way: leave?", "n")
+	x.gone("leave?")
+	x.press("q")
+	x.answer("A run is under way: leave?", "y")
+	<-cancelled
+	x.wait("Stopping …")
+	x.press("ctrl+c", "ctrl+c", "q", "y")
 	select {
-	case <-started:
-		t.Fatal("it began without enter")
+	case err := <-x.ended:
+		t.Fatalf("the console ended before its run: %v", err)
 	default:
 	}
-	s.press(enter)
-	<-started
+	close(release)
+	if err := x.end(); err != nil {
+		t.Fatal(err)
+	}
+	if s.ends != 1 {
+		t.Error("the run has not ended")
+	}
+	restored(t, x)
 }
 
-func TestQuitWhileWorking(t *testing.T) {
-	for _, how := range []string{"q", "\x03", "signal"} {
-		e := newScripted(t)
-		var ended sync.WaitGroup
-		ended.Add(1)
-		inner := play("", make(chan struct{}))
-		e.run = func(ctx context.Context, sel engine.Selection, bus *event.Bus) (engine.Summary, error) {
-			defer ended.Done()
-			return inner(ctx, sel, bus)
-		}
-		s := show(t, e, 80, 24)
-		s.has("can be built")
-		s.press("b")
-		s.has("Build")
-		s.clock.add(time.Second)
-		s.press("y")
-		s.has("▶ test")
-		if how == "signal" {
-			s.cancel(errors.New("interrupted (terminated)"))
-		} else {
-			s.press(how)
-			s.has("Work is running. Stop it and quit?")
-			s.clock.add(time.Second)
-			s.press("y")
-		}
-		s.ends()
-		ended.Wait() // Run of the engine has returned before the console did
+func TestSignalEndsTheConsole(t *testing.T) {
+	s := newScript()
+	cancelled, release := stubborn(s)
+	x := start(t, s, 80, 24, toDebian...)
+	why := errors.New("interrupted (terminated)")
+	x.cancel(why)
+	<-cancelled
+	x.wait("Stopping …")
+	close(release)
+	if err := x.end(); !errors.Is(err, why) {
+		t.Fatalf("ended with %v", err)
 	}
+	restored(t, x)
 }
 
-// 50,000 lines a second for two seconds: the end is seen at once, memory stays bounded.
-func TestAFloodOfLines(t *testing.T) {
-	e := newScripted(t)
-	e.run = func(_ context.Context, sel engine.Selection, bus *event.Bus) (engine.Summary, error) {
-		scope := bus.Scope(sel.Only[0], "customise", "")
-		scope.Start()
-		for i := range 100_000 {
-			scope.Log(fmt.Sprintf("line %d of a flood that nobody can read", i))
-		}
-		scope.End("through", nil)
-		bus.Publish(event.Event{Target: sel.Only[0], Kind: event.Finished, Reason: "published"})
-		return engine.Summary{Results: []engine.Result{{Target: sel.Only[0], State: event.Finished, Reason: "published"}}}, nil
-	}
-	s := show(t, e, 120, 40)
-	s.has("can be built")
-	s.press("b")
-	s.has("Build")
-	s.clock.add(time.Second)
-	began := time.Now()
-	s.press("y")
-	s.has("done      debian:13/x86_64: published")
-	t.Logf("100,000 lines were through after %s", time.Since(began))
-	s.press("s")
-	s.has("✓ customise:", "line 99999 of a flood")
-	var mem runtime.MemStats
-	runtime.ReadMemStats(&mem)
-	if mem.HeapAlloc > 150<<20 {
-		t.Errorf("%d MiB on the heap", mem.HeapAlloc>>20)
+func TestPanicOfTheEngineIsAnError(t *testing.T) {
+	s := newScript()
+	s.run = func(context.Context, *script, []string) (engine.Summary, error) { panic("a bug") }
+	x := open(t, s, 80, 24)
+	x.wait("release chart")
+	x.press(append(toDebian, "b")...)
+	x.answer("Publish", "y")
+	x.wait("The run did not start", "a mistake in this program: a bug")
+	x.press("q")
+	if err := x.end(); err != nil {
+		t.Fatal(err)
 	}
 }
 
-// Whatever the size, no line is wider than the screen and there are not too many, and nothing panics.
-func TestAnySize(t *testing.T) {
-	r := lipgloss.NewRenderer(io.Discard)
-	r.SetColorProfile(termenv.ANSI)
-	e := newScripted(t)
-	m := newModel(e, newStyles(r), must(e.Targets(engine.Selection{Levels: catalog.Levels})), time.Now)
-	m.Update(tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune("a")})
-	rnd := rand.New(rand.NewSource(1))
-	w := &work{began: time.Now(), cancel: func(error) {}}
-	for i := range 5 {
-		w.panes = append(w.panes, &pane{target: fmt.Sprintf("debian:%d/x86_64", i), stages: map[engine.Stage]event.Event{}})
+// badCatalogue panics when the console draws its title, after the first frames.
+type badCatalogue struct {
+	*script
+	bad chan struct{}
+}
+
+func (b *badCatalogue) Destination() string {
+	select {
+	case <-b.bad:
+		panic("a bug in the view")
+	default:
+		return b.script.Destination()
 	}
-	m.work = w
-	keys := []string{"b", "p", "?", "esc", "z", "w", "t", "tab", "k", "j", "g", "G", "s", "r", "x", "/", "n", "q", " ", "right", "enter"}
-	for i := range 6000 {
-		m.Update(tea.WindowSizeMsg{Width: rnd.Intn(300), Height: rnd.Intn(100)})
-		target := w.panes[rnd.Intn(5)].target
-		stage := engine.Stages[rnd.Intn(len(engine.Stages))]
-		kinds := []event.Kind{event.Started, event.Progress, event.Log, event.Finished, event.Skipped, event.Failed}
-		m.Update(happened{[]event.Event{{Time: time.Now(), Target: target, Stage: string(stage), Kind: kinds[rnd.Intn(len(kinds))], Done: rnd.Int63n(100), Total: 100, Unit: "bytes",
-			Line: strings.Repeat("日本 wide ✓ ", rnd.Intn(20)), Error: strings.Repeat("long error ", rnd.Intn(20)), Reason: "so"}}})
-		switch rnd.Intn(12) {
-		case 0:
-			m.show = onChart
-		case 1:
-			m.show = onWork
-		case 2:
-			w.done = !w.done
-			w.result = w.done
-			w.summary = engine.Summary{Results: []engine.Result{{Target: target, State: event.Failed, Error: strings.Repeat("x", 300)}}}
-		}
-		if k := keys[rnd.Intn(len(keys))]; m.dialog == nil && m.input == nil || rnd.Intn(3) == 0 {
-			msg := tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune(k)}
-			switch k {
-			case "esc":
-				msg = tea.KeyMsg{Type: tea.KeyEsc}
-			case "tab":
-				msg = tea.KeyMsg{Type: tea.KeyTab}
-			case "right":
-				msg = tea.KeyMsg{Type: tea.KeyRight}
-			case "enter":
-				msg = tea.KeyMsg{Type: tea.KeyEnter}
-			}
-			if m.dialog != nil && (k == "enter" || k == "b") {
-				m.dialog = nil // a run is not started here
-			} else {
-				m.Update(msg)
+}
+
+func TestPanicRestoresTheTerminal(t *testing.T) {
+	s := newScript()
+	hold(s)
+	b := &badCatalogue{s, make(chan struct{})}
+	x := open(t, b, 80, 24)
+	x.wait("release chart")
+	x.press(append(toDebian, "b")...)
+	x.answer("Publish", "y")
+	x.wait("run: 0 of")
+	close(b.bad)
+	x.press("j")
+	if err := x.end(); err == nil || !strings.Contains(err.Error(), "a bug in the view") {
+		t.Fatalf("ended with %v", err)
+	}
+	if s.ends != 1 {
+		t.Error("the run goes on")
+	}
+	restored(t, x)
+}
+
+func TestHelpListsEveryBinding(t *testing.T) {
+	x := open(t, newScript(), 120, 80)
+	x.wait("release chart")
+	x.press("?")
+	s := x.wait("here: chart", "everywhere", "interrupt question")
+	for _, a := range bindings() {
+		found := false
+		for line := range strings.SplitSeq(s, "\n") {
+			if strings.Contains(line, a.keyNames()) && strings.Contains(line, a.help) {
+				found = true
 			}
 		}
-		view := m.View()
-		lines := strings.Split(view, "\n")
-		if m.height > 0 && len(lines) > m.height {
-			t.Fatalf("step %d: %d lines on %dx%d", i, len(lines), m.width, m.height)
+		if !found {
+			t.Errorf("no %q with %q in the help:\n%s", a.name, a.keyNames(), s)
 		}
-		for _, l := range lines {
-			if width := lipgloss.Width(l); width > m.width {
-				t.Fatalf("step %d: a line of %d columns on %dx%d: %q", i, width, m.width, m.height, l)
+	}
+	if !strings.Contains(s, "not now: nothing is running") {
+		t.Errorf("the help does not say why something cannot be done:\n%s", s)
+	}
+	x.press("/", "timestamps", "enter")
+	x.gone("unfold")
+	x.wait("show when each line came")
+	x.press("esc", "esc") // together, they come as one key with Alt
+	x.wait("release chart")
+}
+
+func TestPalette(t *testing.T) {
+	x := open(t, newScript(), 80, 24)
+	x.wait("release chart")
+	x.press(":")
+	x.wait("command:", "select all")
+	x.press("select all")
+	x.gone("half page")
+	x.press("enter")
+	x.wait("4 targets selected")
+	x.press(":", "cancel", "enter")
+	x.wait("cancel: nothing is running")
+	x.press(":", "esc")
+	x.wait("release chart")
+}
+
+func TestEveryKeyMeansOneThing(t *testing.T) {
+	for _, s := range scopes {
+		seen := map[string]string{}
+		for _, a := range bindings() {
+			if a.in&s.scope == 0 {
+				continue
+			}
+			for _, k := range a.keys {
+				if seen[k] != "" {
+					t.Errorf("%s: %q means %q and %q", s.name, k, seen[k], a.name)
+				}
+				seen[k] = a.name
+			}
+			if a.shy && a.why == nil {
+				t.Errorf("%q is shy without a reason", a.name)
+			}
+			if width(a.help) > 62 {
+				t.Errorf("%q: its help is too long for 80 columns", a.name)
 			}
 		}
 	}
-	m.workers.Wait()
 }
 
-func BenchmarkFrame(b *testing.B) {
-	e := newScripted(b)
-	m := newModel(e, newStyles(lipgloss.NewRenderer(io.Discard)), must(e.Targets(engine.Selection{Levels: catalog.Levels})), time.Now)
-	m.Update(tea.WindowSizeMsg{Width: 200, Height: 60})
-	p := &pane{target: "debian:12/x86_64", stages: map[engine.Stage]event.Event{}}
-	m.work, m.show = &work{panes: []*pane{p}, began: time.Now()}, onWork
-	for i := range maxLines {
-		p.log.add(line{time.Now(), "customise", fmt.Sprintf("line %d of a long log with some text in it", i)})
+func TestCopyIsASequenceOfItsOwn(t *testing.T) {
+	var got strings.Builder
+	o := newOutput(&got)
+	if err := o.copy("kmi-tui --batch"); err != nil {
+		t.Fatal(err)
 	}
-	b.ResetTimer()
-	for range b.N {
-		m.Update(happened{[]event.Event{{Time: time.Now(), Target: p.target, Stage: "customise", Kind: event.Log, Line: "one more"}}})
-		_ = m.View()
+	if got.String() != "\x1b]52;c;a21pLXR1aSAtLWJhdGNo\x07" {
+		t.Errorf("%q", got.String())
+	}
+}
+
+func TestMessagesOfTheRun(t *testing.T) {
+	s := newScript()
+	h := hold(s)
+	x := start(t, s, 80, 24, toDebian...)
+	h.step <- func(s *script, _ []string) {
+		s.bus.Scope("", "", "").Log("A signing key pair was generated for you")
+	}
+	x.wait("1 message: m", "● run: 0 of 2 targets done")
+	x.press("m")
+	x.wait("A signing key pair was generated for you", "run started: kmi-tui --batch")
+	x.press("esc")
+	x.gone("1 message")
+	h.end <- engine.Summary{Results: []engine.Result{{Target: "debian:13/x86_64", State: event.Skipped, Reason: "nothing to do: content 01 is published"}, {Target: "debian:12/x86_64", State: event.Finished, Reason: "published"}}}
+	x.wait("how the run ended", "– nothing to do", "content 01 is published", "1 published · 1 with nothing to do")
+}
+
+func TestRunEndsWhileALogIsRead(t *testing.T) {
+	s := newScript()
+	h := hold(s)
+	x := start(t, s, 80, 24, toDebian...)
+	x.press("z")
+	x.wait("log of debian")
+	h.end <- engine.Summary{Results: []engine.Result{{Target: "debian:13/x86_64", State: event.Finished, Reason: "published"}, {Target: "debian:12/x86_64", State: event.Finished, Reason: "published"}}}
+	x.wait("log of debian", "run ended: 2 published")
+	x.press("esc")
+	x.wait("how the run ended")
+}
+
+func TestLostTerminalEndsTheRun(t *testing.T) {
+	s := newScript()
+	hold(s)
+	x := start(t, s, 80, 24, toDebian...)
+	_ = x.master.Close()
+	err := x.end()
+	if s.ends != 1 {
+		t.Errorf("the run goes on; the console ended with %v", err)
+	}
+	if err == nil {
+		t.Error("no error")
 	}
 }

@@ -1,0 +1,405 @@
+package ui
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/ContainerCraft/kmi-tui/internal/engine"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
+)
+
+// board is one run: what was asked for and how far it is. It changes by events and by the run's summary only.
+type board struct {
+	sel       engine.Selection
+	batch     string // the same on the command line
+	publishes string // where to
+	panes     []*pane
+	byTarget  map[string]*pane
+	began     time.Time
+	ended     time.Time // zero while it runs
+	cancel    context.CancelCauseFunc
+	cancelled bool
+	summary   engine.Summary
+	err       error // why it did not start
+
+	focus int  // index of the pane that keys are for
+	held  bool // the focus was chosen by hand: it does not go after the work any more
+}
+
+// pane is one target of a run.
+type pane struct {
+	target  string
+	state   state
+	note    string // what it came to: a reason
+	fault   []string
+	remedy  []string
+	image   string
+	tags    []string
+	stages  []stage // of the way of an image, in its order
+	idle    bool    // the run ended before its turn came
+	current int     // index of the stage that is worked on, or was last; -1 before the first
+	began   time.Time
+	took    time.Duration // once it has ended
+	logFile string        // of the stage that ended last, or failed
+	log     *logView
+}
+
+// stage is one step of a pane's target.
+type stage struct {
+	name   string
+	state  state
+	reason string
+	began  time.Time
+	took   time.Duration
+	log    string
+	meter  meter
+}
+
+func newBoard(sel engine.Selection, targets []string, now time.Time) *board {
+	b := &board{sel: sel, byTarget: map[string]*pane{}, began: now}
+	for _, t := range targets {
+		b.pane(t)
+	}
+	return b
+}
+
+// pane finds the pane of a target, and makes it where the run has a target that was not expected.
+func (b *board) pane(target string) *pane {
+	if p := b.byTarget[target]; p != nil {
+		return p
+	}
+	p := &pane{target: clean(target), state: waiting, current: -1, log: newLogView()}
+	for _, s := range engine.Stages {
+		p.stages = append(p.stages, stage{name: string(s), state: waiting})
+	}
+	b.byTarget[target] = p
+	b.panes = append(b.panes, p)
+	return p
+}
+
+func (b *board) over() bool { return !b.ended.IsZero() }
+
+// apply takes in one event of the run. Events of the run as a whole are not for the board.
+func (b *board) apply(e event.Event) {
+	if e.Target == "" {
+		return
+	}
+	p := b.pane(e.Target)
+	if b.over() {
+		// The summary came first and knows the end: only the log's lines are news.
+		before := *p
+		before.stages = slices.Clone(p.stages)
+		defer func() { *p = before }()
+	}
+	if e.Stage == "" {
+		p.whole(e)
+	} else {
+		p.stage(e)
+	}
+	if !b.over() && !b.held && (e.Kind == event.Started || e.Kind.Ends()) {
+		b.follow()
+	}
+}
+
+// follow moves the focus to a pane that is worked on, if the one that has it is not.
+func (b *board) follow() {
+	if len(b.panes) == 0 || b.panes[b.focus].state == running {
+		return
+	}
+	for i, p := range b.panes {
+		if p.state == running {
+			b.focus = i
+			return
+		}
+	}
+}
+
+// whole is an event of the target as a whole.
+func (p *pane) whole(e event.Event) {
+	switch e.Kind {
+	case event.Started:
+		p.state, p.began = running, e.Time
+	case event.Log:
+		p.log.buf.push(e.Time, said, clean(e.Line))
+	case event.Progress:
+	default:
+		p.state, p.took = stateOf(e.Kind), seconds(e.Seconds)
+		p.note, p.fault, p.remedy = clean(e.Reason), paragraphs(e.Error), paragraphs(e.Remedy)
+		t := good
+		if p.state == failed {
+			t = bad
+		}
+		p.log.buf.push(e.Time, t, p.state.symbol()+" "+p.outcome()+" after "+span(p.took))
+	}
+}
+
+// stage is an event of a stage.
+func (p *pane) stage(e event.Event) {
+	i := slices.IndexFunc(p.stages, func(s stage) bool { return s.name == e.Stage })
+	if i < 0 {
+		i = len(p.stages)
+		p.stages = append(p.stages, stage{name: clean(e.Stage), state: waiting})
+	}
+	s := &p.stages[i]
+	switch e.Kind {
+	case event.Started:
+		if p.state == waiting {
+			p.state, p.began = running, e.Time
+		}
+		p.current = i
+		s.state, s.began, s.meter = running, e.Time, meter{}
+		p.log.buf.push(e.Time, step, "▸ "+s.name)
+	case event.Progress:
+		s.meter.add(e)
+	case event.Log:
+		p.log.buf.push(e.Time, said, clean(e.Line))
+	default:
+		s.state, s.reason, s.took = stateOf(e.Kind), clean(e.Reason), seconds(e.Seconds)
+		if e.LogFile != "" {
+			s.log = clean(e.LogFile)
+			p.logFile = s.log
+		}
+		line := fmt.Sprintf("%s %s: %s", s.state.symbol(), s.name, s.state.word())
+		if s.state != skipped {
+			line += " in " + span(s.took)
+		}
+		if s.reason != "" {
+			line += ", " + s.reason
+		}
+		if s.state != failed {
+			p.log.buf.push(e.Time, good, line)
+			return
+		}
+		p.log.buf.push(e.Time, bad, fmt.Sprintf("%s %s: failed after %s", s.state.symbol(), s.name, span(s.took)))
+		for _, l := range paragraphs(e.Error) {
+			p.log.buf.push(e.Time, bad, "  "+l)
+		}
+		for _, l := range paragraphs(e.Remedy) {
+			p.log.buf.push(e.Time, bad, "  what to do: "+l)
+		}
+	}
+}
+
+func stateOf(k event.Kind) state {
+	switch k {
+	case event.Skipped:
+		return skipped
+	case event.Failed:
+		return failed
+	case event.Started, event.Progress, event.Log:
+		return running
+	}
+	return done
+}
+
+// outcome is how a pane's target is doing, as a word or two.
+func (p *pane) outcome() string {
+	if p.state == done {
+		return doneWord(p.note)
+	}
+	if p.state == running && p.current >= 0 {
+		return p.stages[p.current].name
+	}
+	return p.state.word()
+}
+
+// doneWord is the engine's own word for what was done where it is a short one ("published").
+func doneWord(reason string) string {
+	if reason != "" && width(reason) <= 12 {
+		return reason
+	}
+	return "done"
+}
+
+// finish takes in how the run ended.
+func (b *board) finish(s engine.Summary, err error, now time.Time) {
+	b.summary, b.err, b.ended = s, err, now
+	for _, r := range s.Results {
+		p := b.pane(r.Target)
+		p.state, p.took = stateOf(r.State), seconds(r.Seconds)
+		p.note, p.fault, p.remedy = clean(r.Reason), paragraphs(r.Error), paragraphs(r.Remedy)
+		p.image, p.tags = clean(r.Image), nil
+		for _, t := range r.Tags {
+			p.tags = append(p.tags, clean(t))
+		}
+		for _, t := range r.Stages {
+			i := slices.IndexFunc(p.stages, func(s stage) bool { return s.name == string(t.Stage) })
+			if i < 0 {
+				continue
+			}
+			st := &p.stages[i]
+			st.state, st.reason, st.took, st.log = stateOf(t.State), clean(t.Reason), seconds(t.Seconds), clean(t.Log)
+			if st.log != "" {
+				p.logFile = st.log
+			}
+		}
+	}
+	for _, p := range b.panes {
+		if p.state == waiting || p.state == running {
+			p.state, p.idle, p.note = skipped, true, "the run ended before its turn"
+			if err != nil {
+				p.note = "the run did not start"
+			}
+		}
+		for i := range p.stages {
+			if p.stages[i].state == running {
+				p.stages[i].state = failed
+			}
+		}
+	}
+}
+
+// tally counts the panes by how they are doing.
+func (b *board) tally() (n [len(states)]int) {
+	for _, p := range b.panes {
+		n[p.state]++
+	}
+	return n
+}
+
+// sentence says how the run is going or how it ended.
+func (b *board) sentence(now time.Time) string {
+	n := b.tally()
+	if !b.over() {
+		s := fmt.Sprintf("%d of %s done", n[done]+n[skipped]+n[failed], plural(len(b.panes), "target"))
+		if n[failed] > 0 {
+			s += fmt.Sprintf(" · %d failed", n[failed])
+		}
+		return s + " · " + span(now.Sub(b.began))
+	}
+	if b.err != nil {
+		return "the run did not start"
+	}
+	s := ""
+	add := func(n int, what string) {
+		if n > 0 {
+			if s != "" {
+				s += " · "
+			}
+			s += fmt.Sprintf("%d %s", n, what)
+		}
+	}
+	add(n[failed], "failed")
+	add(n[done], b.verb())
+	add(n[skipped], "with nothing to do")
+	if s == "" {
+		s = "no targets"
+	}
+	return s + " · " + span(b.ended.Sub(b.began))
+}
+
+// verb is what was done with the targets that ended well.
+func (b *board) verb() string {
+	word := ""
+	for _, p := range b.panes {
+		if p.state == done {
+			if word != "" && word != doneWord(p.note) {
+				return "done"
+			}
+			word = doneWord(p.note)
+		}
+	}
+	return word
+}
+
+// order lists the panes for the summary: failures first, then as they were asked for.
+func (b *board) order() []int {
+	idx := make([]int, len(b.panes))
+	for i := range idx {
+		idx[i] = i
+	}
+	slices.SortStableFunc(idx, func(x, y int) int {
+		rank := func(i int) int {
+			if b.panes[i].state == failed {
+				return 0
+			}
+			return 1
+		}
+		return rank(x) - rank(y)
+	})
+	return idx
+}
+
+// elapsed is how long a target has been worked on.
+func (p *pane) elapsed(now time.Time) time.Duration {
+	switch {
+	case p.state == running && !p.began.IsZero():
+		return max(0, now.Sub(p.began))
+	case p.state == waiting || p.state == running:
+		return 0
+	}
+	return p.took
+}
+
+// meter is the progress of a stage.
+type meter struct {
+	done, total int64
+	unit        string
+	samples     []sample // of the last ten seconds, for the rate
+}
+
+type sample struct {
+	at   time.Time
+	done int64
+}
+
+func (m *meter) add(e event.Event) {
+	if e.Done < m.done || e.Unit != m.unit {
+		m.samples = m.samples[:0] // another part of the stage begins
+	}
+	m.done, m.total, m.unit = e.Done, e.Total, clean(e.Unit)
+	if n := len(m.samples); n >= 2 && e.Time.Sub(m.samples[n-2].at) < 250*time.Millisecond {
+		m.samples[n-1] = sample{e.Time, e.Done}
+	} else {
+		m.samples = append(m.samples, sample{e.Time, e.Done})
+	}
+	for len(m.samples) > 2 && e.Time.Sub(m.samples[0].at) > 10*time.Second {
+		m.samples = m.samples[1:]
+	}
+}
+
+func (m *meter) known() bool { return m.unit != "" || m.total > 0 }
+
+func (m *meter) share() float64 {
+	if m.total <= 0 {
+		return 0
+	}
+	return min(1, max(0, float64(m.done)/float64(m.total)))
+}
+
+// amount is done/total as people say it.
+func (m *meter) amount() string {
+	if m.unit == "bytes" {
+		if m.total > 0 {
+			return size(float64(m.done)) + " of " + size(float64(m.total))
+		}
+		return size(float64(m.done))
+	}
+	if m.total > 0 {
+		return fmt.Sprintf("%s of %s %s", number(int(m.done)), number(int(m.total)), m.unit)
+	}
+	return number(int(m.done)) + " " + m.unit
+}
+
+// rate is what is done in a second; "" where that says nothing.
+func (m *meter) rate() string {
+	n := len(m.samples)
+	if n < 2 || m.unit == "seconds" {
+		return ""
+	}
+	first, last := m.samples[0], m.samples[n-1]
+	dt := last.at.Sub(first.at).Seconds()
+	if dt < 0.2 || last.done <= first.done {
+		return ""
+	}
+	r := float64(last.done-first.done) / dt
+	if m.unit == "bytes" {
+		return size(r) + "/s"
+	}
+	if r >= 10 {
+		return fmt.Sprintf("%.0f/s", r)
+	}
+	return fmt.Sprintf("%.1f/s", r)
+}

@@ -1,0 +1,243 @@
+package ui
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	tea "github.com/charmbracelet/bubbletea"
+
+	"github.com/ContainerCraft/kmi-tui/internal/engine"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
+)
+
+// planning is a plan: being made, or made.
+type planning struct {
+	names     []string
+	batch     string
+	began     time.Time
+	ended     time.Time
+	asked     map[string]state // how far each target is
+	plans     []planned
+	err       []string
+	remedy    []string
+	cancel    context.CancelCauseFunc
+	cancelled bool
+}
+
+// planned is an engine.Plan, made harmless.
+type planned struct {
+	target, reason string
+	action         engine.Action
+	facts          [][2]string
+}
+
+func (p *planning) over() bool { return !p.ended.IsZero() }
+
+func (p *planning) apply(e event.Event) {
+	if e.Stage != string(engine.Resolve) {
+		return
+	}
+	if e.Kind == event.Started || e.Kind.Ends() {
+		p.asked[e.Target] = stateOf(e.Kind)
+	}
+}
+
+func (m *model) whyNotPlan() string {
+	if m.planning() && !m.plan.cancelled {
+		return "it is being made"
+	}
+	return m.whyNotBuild()
+}
+
+// startPlan asks the engine what a run would do.
+func (m *model) startPlan() tea.Cmd {
+	sel, names := m.meant()
+	p := &planning{names: names, batch: m.batch(sel, "--plan"), began: m.clock, asked: map[string]state{}}
+	wait, cancel := m.start(func(ctx context.Context) tea.Msg {
+		plans, err := m.engine.Plan(ctx, sel)
+		return planMsg{p, plans, err}
+	}, func(err error) tea.Msg { return planMsg{p, nil, err} })
+	p.cancel = cancel
+	m.plan = p
+	m.scrolled[planScreen] = list{}
+	m.push(planScreen)
+	return tea.Batch(wait, m.wind())
+}
+
+// planned takes in the plan that was asked for.
+func (m *model) planned(msg planMsg) tea.Cmd {
+	p := msg.plan
+	p.cancel(nil)
+	p.ended = m.clock
+	if !p.cancelled {
+		m.note = "" // what was said while it was made is past
+	}
+	for _, plan := range msg.plans {
+		p.plans = append(p.plans, harmless(plan))
+	}
+	if msg.err != nil && !p.cancelled {
+		p.err = paragraphs(msg.err.Error())
+		var remedied *event.Remedied
+		if errors.As(msg.err, &remedied) {
+			p.remedy = paragraphs(remedied.Remedy)
+		}
+		m.messages.buf.push(m.clock, bad, "plan: "+clean(msg.err.Error()))
+	}
+	return m.leaveIfIdle()
+}
+
+// harmless makes a plan's texts fit for the screen.
+func harmless(p engine.Plan) planned {
+	out := planned{target: clean(p.Target), reason: clean(p.Reason), action: p.Action}
+	add := func(name, value string) {
+		if value != "" {
+			out.facts = append(out.facts, [2]string{name, clean(value)})
+		}
+	}
+	date := func(t time.Time) string {
+		if t.IsZero() {
+			return ""
+		}
+		return t.UTC().Format("2006-01-02 15:04 UTC")
+	}
+	if u := p.Upstream; u != nil {
+		add("upstream", u.URL)
+		add("build", u.Build)
+		add("date", date(u.Date))
+		if u.Size > 0 {
+			add("size", size(float64(u.Size)))
+		}
+		add("checksum", u.Checksum)
+		add("signature", u.Signature)
+	}
+	if r := p.Published; r != nil {
+		add("published", date(r.Date))
+		add("digest", r.Digest)
+		add("tags", strings.Join(r.Tags, ", "))
+		add("content", r.ContentKey)
+	} else if p.Upstream != nil {
+		add("published", "not yet")
+	}
+	return out
+}
+
+// verdict is what would be done with a target, as a state and a word.
+func (p *planned) verdict() (state, string) {
+	switch p.action {
+	case engine.Build:
+		return running, "build"
+	case engine.Fail:
+		return failed, "cannot be decided"
+	}
+	return skipped, "nothing to do"
+}
+
+func (m *model) planBody(w, h int) []string {
+	st, p, l := m.st, m.plan, &m.scrolled[planScreen]
+	var out []string
+	switch {
+	case len(p.err) > 0:
+		out = append(out, "", st.bad.of(fit("  The plan could not be made", w)))
+		for _, e := range p.err {
+			for _, s := range wrap(e, w-2) {
+				out = append(out, "  "+s)
+			}
+		}
+		for _, r := range p.remedy {
+			for _, s := range wrap("what to do: "+r, w-2) {
+				out = append(out, st.accent.of("  "+s))
+			}
+		}
+		return cut(out, h)
+	case !p.over():
+		name := 0
+		for _, n := range p.names {
+			name = max(name, width(n))
+		}
+		from, to := l.window(len(p.names), h-1)
+		out = append(out, st.dim.of(fit("  Asking upstream and registry …", w)))
+		for i := from; i < to; i++ {
+			s, word := waiting, "waiting"
+			switch p.asked[p.names[i]] {
+			case running:
+				s, word = running, "asking"
+			case done, skipped:
+				s, word = done, "answered"
+			case failed:
+				s, word = failed, "failed"
+			}
+			out = append(out, m.cursor(i == l.cursor)+fit(pad(p.names[i], min(name, w/2))+"  "+st.label(s, word), w-2))
+		}
+		return cut(out, h)
+	case len(p.plans) == 0:
+		return []string{"", st.dim.of(fit("  The plan is empty.", w))}
+	}
+	name, word := len("Target"), len("Action")
+	for i := range p.plans {
+		_, v := p.plans[i].verdict()
+		name, word = max(name, width(p.plans[i].target)), max(word, width(v)+2)
+	}
+	name = min(name, max(8, w/2))
+	reason := w - 2 - name - 2 - word - 2
+	if reason < 12 {
+		reason = 0
+	}
+	// The list gets what it needs, the details of the line under the cursor the rest: at least half.
+	detail := m.planDetails(&p.plans[max(0, min(l.cursor, len(p.plans)-1))], w)
+	lines := min(len(p.plans), max(1, h-2-len(detail), (h-2)/2))
+	from, to := l.window(len(p.plans), lines)
+	head := "  " + pad("Target", name) + "  " + pad("Action", word)
+	if reason > 0 {
+		head += "  Reason"
+	}
+	out = append(out, st.dim.of(fit(head, w)))
+	for i := from; i < to; i++ {
+		x := &p.plans[i]
+		s, v := x.verdict()
+		paint := st.text
+		if i == l.cursor {
+			paint = st.strong
+		}
+		line := m.cursor(i == l.cursor) + paint.of(pad(x.target, name)) + "  " + pad(st.label(s, v), word)
+		if reason > 0 {
+			line += "  " + fit(x.reason, reason)
+		}
+		out = append(out, fit(line, w))
+	}
+	if h-len(out) > 2 {
+		out = append(out, m.rule(p.plans[l.cursor].target, w))
+		out = append(out, cut(detail, h-len(out))...)
+	}
+	return out
+}
+
+// cursor is the mark of the line that the cursor is on.
+func (m *model) cursor(on bool) string {
+	if on {
+		return m.st.accent.of("▌ ")
+	}
+	return "  "
+}
+
+func (m *model) planDetails(p *planned, w int) (out []string) {
+	label := 13
+	if w < 40 {
+		label = 11
+	}
+	s, v := p.verdict()
+	text := v
+	if p.reason != "" {
+		text += ": " + p.reason
+	}
+	for _, l := range wrap(text, w-2) {
+		out = append(out, "  "+m.st.state(s).of(l))
+	}
+	for _, f := range p.facts {
+		for _, l := range labelled(m.st.dim, f[0], label, m.st.text, f[1], w-2) {
+			out = append(out, "  "+l)
+		}
+	}
+	return out
+}
