@@ -80,12 +80,20 @@ func TestTheMainJob(t *testing.T) {
 		}
 	})
 
-	// Goes on, and is interrupted once more while the guest boots.
+	// Goes on, and is interrupted once more while it packs, and while the guest boots.
 	r := u.start(toFolder...)
-	fetched := r.until("fetch has ended", func(e engine.Event) bool { return e.Stage == "fetch" && e.Kind.Ends() })
-	if fetched.Kind == event.Failed {
-		t.Fatalf("%+v", fetched)
+	built := r.until("the disk is there", func(e engine.Event) bool { return e.Stage == "customise" && e.Kind.Ends() })
+	if built.Kind != event.Finished {
+		t.Fatalf("%+v", built)
 	}
+	said("%s", built)
+	r.until("pack has begun", func(e engine.Event) bool { return e.Stage == "pack" && e.Kind == event.Started })
+	signal(t, r, syscall.SIGINT)
+	if code, _ := r.end(10 * time.Second); code != 1 {
+		t.Errorf("exit code %d", code)
+	}
+	u.gone()
+	r = u.start(toFolder...)
 	r.until("the guest's kernel is there", func(e engine.Event) bool { return e.Stage == "test" && strings.Contains(e.Line, "Linux version") })
 	if left := u.workFolders(); len(left) == 0 {
 		t.Error("the boot test works nowhere")
