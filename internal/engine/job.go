@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -141,8 +142,13 @@ func (j *job) resolve(ctx context.Context, scope *event.Scope) (string, error) {
 	if err := j.decide(ctx, labels, c.tags); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%s, %d packages, %s, %s; %s: %s", s.Build, len(s.Packages), fetch.Size(s.Size), s.Signature, j.plan.Action, j.plan.Reason), nil
+	return fmt.Sprintf("%s, %d packages, %s, %s; %s: %s", s.Build, len(s.Packages), fetch.Size(s.Size), keyIDs(s.Signature), j.plan.Action, j.plan.Reason), nil
 }
+
+var fingerprints = regexp.MustCompile(`\b[0-9A-F]{24}([0-9A-F]{16})\b`)
+
+// keyIDs shortens the fingerprints in a text to key IDs, their last 16 digits, for lines that people read.
+func keyIDs(text string) string { return fingerprints.ReplaceAllString(text, "$1") }
 
 // decide compares what is newest with what is published.
 func (j *job) decide(ctx context.Context, labels map[string]string, dated []string) error {

@@ -142,7 +142,7 @@ func (t *text) end(e event.Event, a *active) {
 	}
 	t.printf("%s %s %s %6.1f s  %s\n", t.clock(), t.label(k), t.paint(colour, mark), e.Seconds, what)
 	if e.Kind == event.Failed {
-		if !t.Verbose && a != nil {
+		if !t.Verbose && a != nil && !strings.HasPrefix(e.Error, "interrupted") { // who stopped it knows why
 			for _, line := range a.tail {
 				t.printf("%s %s | %s\n", t.clock(), t.label(k), line)
 			}
