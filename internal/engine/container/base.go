@@ -255,8 +255,8 @@ func (t *tree) add(h *tar.Header, r io.Reader) error {
 	case tar.TypeDir:
 		t.entries[name] = entry{head: header(name+"/", tar.TypeDir, mode, 0, 0)}
 	case tar.TypeReg:
-		if t.total += h.Size; h.Size < 0 || t.total > maxBase {
-			return fmt.Errorf("the files hold more than %d MiB", maxBase>>20)
+		if err := t.grow(h.Size); err != nil {
+			return err
 		}
 		data, err := io.ReadAll(r)
 		if err != nil {
@@ -272,8 +272,8 @@ func (t *tree) add(h *tar.Header, r io.Reader) error {
 		if !ok || file.head.Typeflag != tar.TypeReg {
 			return fmt.Errorf("%q: hard link to %q, which is not a file that came before it", name, h.Linkname)
 		}
-		if t.total += file.head.Size; t.total > maxBase {
-			return fmt.Errorf("the files hold more than %d MiB", maxBase>>20)
+		if err := t.grow(file.head.Size); err != nil {
+			return err
 		}
 		t.entries[name] = entry{header(name, tar.TypeReg, file.head.Mode, 0, file.head.Size), file.data}
 	case tar.TypeSymlink:
@@ -281,6 +281,15 @@ func (t *tree) add(h *tar.Header, r io.Reader) error {
 	default:
 		return fmt.Errorf("%q is neither a folder, a file nor a link", name)
 	}
+	return nil
+}
+
+// grow counts the bytes of a file. A sparse one may claim up to 2^63-1 of them.
+func (t *tree) grow(size int64) error {
+	if size < 0 || size > maxBase-t.total {
+		return fmt.Errorf("the files hold more than %d MiB", maxBase>>20)
+	}
+	t.total += size
 	return nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"log"
 	"maps"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -715,7 +716,7 @@ func TestFromFilesRefuses(t *testing.T) {
 			t.Errorf("%s: %v, want %q", what, err, c.want)
 		}
 	}
-	for what, r := range map[string]io.Reader{"garbage": strings.NewReader(strings.Repeat("x", 2000)), "big": bigTar(t, 0), "many bigs": bigTar(t, 5), "crowd": crowd(t)} {
+	for what, r := range map[string]io.Reader{"garbage": strings.NewReader(strings.Repeat("x", 2000)), "big": bigTar(t, 0), "many bigs": bigTar(t, 5), "sparse": sparseTar(t), "crowd": crowd(t)} {
 		if _, err := FromFiles([]io.Reader{r}, nil); err == nil {
 			t.Errorf("%s is taken", what)
 		}
@@ -737,6 +738,21 @@ func bigTar(t testing.TB, n int) io.Reader {
 		readers = append(readers, bytes.NewReader(bytes.Clone(b.Bytes())), bytes.NewReader(make([]byte, 16<<20)))
 	}
 	return io.MultiReader(readers...)
+}
+
+// sparseTar is an archive with a file of a byte and a sparse one without data that claims to be as long as a file can.
+func sparseTar(t testing.TB) io.Reader {
+	var b bytes.Buffer
+	tw := tar.NewWriter(&b)
+	_ = tw.WriteHeader(&tar.Header{Name: "a", Size: 1})
+	_, _ = tw.Write([]byte("x"))
+	// The writer leaves out records of sparse files, so they get their names afterwards.
+	if err := tw.WriteHeader(&tar.Header{Name: "b", PAXRecords: map[string]string{
+		"GNX.sparse.size": fmt.Sprint(math.MaxInt64), "GNX.sparse.numblocks": "1", "GNX.sparse.map": "0,0"}}); err != nil {
+		t.Fatal(err)
+	}
+	_ = tw.Close()
+	return bytes.NewReader(bytes.ReplaceAll(b.Bytes(), []byte("GNX.sparse"), []byte("GNU.sparse")))
 }
 
 func crowd(t testing.TB) io.Reader {

@@ -39,6 +39,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/command"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/container"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/trust"
@@ -1317,6 +1318,167 @@ func TestAtOnce(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestPublisherProcess is a process that publishes images of one architecture into a folder, for TestProcesses.
+func TestPublisherProcess(t *testing.T) {
+	ref, arch := os.Getenv("KMI_TEST_REGISTRY"), catalog.Arch(os.Getenv("KMI_TEST_ARCH"))
+	if ref == "" {
+		t.Skip("it is started by TestProcesses")
+	}
+	bus := event.NewBus(nil)
+	sub := bus.Subscribe()
+	go func() {
+		for events, ok := sub.Next(context.Background()); ok; events, ok = sub.Next(context.Background()) {
+			for _, e := range events {
+				fmt.Println("step", e)
+			}
+		}
+	}()
+	r := open(t, ref, Options{})
+	for i := range 3 {
+		img := makeImage(t, arch, fmt.Sprint(arch, i), 4<<20, "yes")
+		for {
+			rel, err := prepare(context.Background(), r, signers()[0], img)
+			if err == nil {
+				rel.Fixed = "1-20261123"
+				_, err = Publish(context.Background(), r, rel, bus.Scope("example:1", "publish", ""))
+			}
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, ErrOvertaken) {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// Processes that publish into one folder at once do not lose each other's images, and one that is killed leaves nothing
+// that the next one stumbles over.
+func TestProcesses(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts processes")
+	}
+	ctx := context.Background()
+	pair, err := trust.GenerateKey(t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := trust.LoadKey(pair.Public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref := "dir:" + t.TempDir()
+	publisher := func(arch catalog.Arch, each func(line string)) (*command.Process, context.CancelFunc) {
+		ctx, cancel := context.WithCancel(ctx)
+		p, err := command.Start(ctx, command.Command{Name: self, Args: []string{"-test.run", "^TestPublisherProcess$"}, Each: each, Grace: time.Nanosecond,
+			Env: []string{"KMI_TEST_REGISTRY=" + ref, "KMI_TEST_ARCH=" + string(arch), keyVariable + "=" + pair.Private}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p, cancel
+	}
+	// Killed at its first, second and third step.
+	for n := 1; n <= 3; n++ {
+		steps, enough := 0, make(chan struct{})
+		p, kill := publisher(catalog.X86_64, func(line string) {
+			if strings.HasPrefix(line, "step") {
+				if steps++; steps == n {
+					close(enough)
+				}
+			}
+		})
+		select {
+		case <-enough:
+		case <-p.Done():
+		}
+		kill()
+		<-p.Done()
+		if rep, err := Verify(ctx, ref+"/example:1", key, Options{}, nil); err == nil && !rep.OK() {
+			t.Errorf("killed at step %d: %q", n, failed(rep.Checks))
+		} else if err != nil && !errors.Is(err, ErrNotFound) {
+			t.Errorf("killed at step %d: %v", n, err)
+		}
+	}
+	var running []*command.Process
+	for _, arch := range []catalog.Arch{catalog.X86_64, catalog.ARM64, catalog.X86_64} {
+		p, kill := publisher(arch, nil)
+		defer kill()
+		running = append(running, p)
+	}
+	for _, p := range running {
+		if err := p.Wait(); err != nil {
+			t.Error(err)
+		}
+	}
+	rep, err := Verify(ctx, ref+"/example:1", key, Options{}, nil)
+	if err != nil || !rep.OK() {
+		t.Fatalf("%+v, %v", rep, err)
+	}
+	for _, arch := range catalog.Arches {
+		if got, want := rep.Platforms["linux/"+arch.OCI()], digest(t, makeImage(t, arch, fmt.Sprint(arch, 2), 4<<20, "yes")).String(); got != want {
+			t.Errorf("%s is %s, want %s", arch, got, want)
+		}
+	}
+}
+
+// What one registry has can be copied to another, with its signatures.
+func TestCopy(t *testing.T) {
+	ctx := context.Background()
+	from, to := open(t, newFaulty(t).host+"/kmi", Options{}), t.TempDir()
+	publishAll(t, from, "", makeImage(t, catalog.X86_64, "a", 1000, "yes"), makeImage(t, catalog.ARM64, "b", 1000, "yes"))
+	dir := open(t, "dir:"+to, Options{})
+	tags, err := from.Tags(ctx)
+	if err != nil || len(tags) != 5 {
+		t.Fatal(tags, err)
+	}
+	for _, tag := range tags {
+		m, err := from.Get(ctx, tag)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var what any
+		if m.Descriptor.MediaType.IsIndex() {
+			what, err = from.Index(ctx, tag)
+		} else {
+			what, err = from.Image(ctx, tag)
+		}
+		if err := errors.Join(err, dir.Push(ctx, what, nil), dir.Tag(ctx, m.Digest, tag)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if rep, err := Verify(ctx, "dir:"+to+"/example:1", &signers()[0].Key, Options{}, nil); err != nil || !rep.OK() || len(rep.Platforms) != 2 {
+		t.Errorf("%+v, %v", rep, err)
+	}
+}
+
+func TestDiskInLayers(t *testing.T) {
+	a, b := file{"/disk/a", "00", 1}, file{"/disk/b", "11", 2}
+	for says, c := range map[string]struct {
+		found []file
+		last  bool
+	}{
+		"":                              {[]file{a}, true},
+		"a layer below has /disk/b":     {[]file{b}, false},
+		"holds no disk":                 {nil, true},
+		"holds /disk/a and /disk/b":     {[]file{a, b}, true},
+		"expected the disk sha256:00, ": {[]file{b}, true},
+	} {
+		if err := disk(c.found, c.last, "00", 1); says == "" && err != nil || says != "" && (err == nil || !strings.Contains(err.Error(), says)) {
+			t.Errorf("%v, want %q", err, says)
+		}
+	}
+	for _, path := range []string{"disk", "./disk/a/../b", "/disk/x", "disk//y"} {
+		found, err := files(tarWith(t, path))
+		if err == nil && len(found) == 0 {
+			t.Errorf("%q was overlooked", path)
+		}
 	}
 }
 
