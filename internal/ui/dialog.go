@@ -18,6 +18,8 @@ type dialog struct {
 	targets []string // to what
 	batch   string   // the same on the command line
 	word    string   // has to be typed; "" wants yes or no
+	doing   string   // what yes does
+	leaving string   // what no does
 	typed   string
 	running bool // it is about the run that is under way
 	opened  time.Time
@@ -159,7 +161,7 @@ func (m *model) dialogLines(w, h int) []string {
 			answer = []string{line, st.dim.of(fit("esc goes back", w))}
 		}
 	} else {
-		answer = []string{fit(st.accent.of("y")+" or "+st.accent.of("enter")+" yes   "+st.accent.of("esc")+" no", w)}
+		answer = []string{fit(st.accent.of("y")+" or "+st.accent.of("enter")+": "+d.doing+"   "+st.accent.of("esc")+": "+d.leaving, w)}
 	}
 	var batch []string
 	if d.batch != "" {

@@ -607,7 +607,8 @@ func (m *model) batch(sel engine.Selection, more ...string) string {
 func (m *model) askBuild() tea.Cmd {
 	sel, names := m.meant()
 	where := clean(m.engine.Destination())
-	d := &dialog{title: "Publish " + plural(len(names), "target") + " to " + where + "?", targets: names, batch: m.batch(sel), opened: m.clock, yes: func() tea.Cmd { return m.startRun(sel, names) }}
+	d := &dialog{title: "Publish " + plural(len(names), "target") + " to " + where + "?", targets: names, batch: m.batch(sel), doing: "publish", leaving: "back", opened: m.clock,
+		yes: func() tea.Cmd { return m.startRun(sel, names) }}
 	d.text = "Each one is built, boot-tested and signed, and then published to " + where + ". What has not changed is left alone."
 	if !strings.HasPrefix(where, "dir:") {
 		d.word = "publish"
@@ -697,7 +698,8 @@ func (m *model) askCancel() tea.Cmd {
 		text += ", " + number(n[waiting]) + " waiting"
 	}
 	text += ". Programs that run for them are ended. Finished stages and downloads are kept: the next run goes on where this one stopped. Nothing is half-published."
-	m.dialog = &dialog{title: "Cancel the run?", text: text, running: true, opened: m.clock, yes: func() tea.Cmd { m.cancel(); return nil }}
+	m.dialog = &dialog{title: "Cancel the run?", text: text, doing: "cancel it", leaving: "let it go on", running: true, opened: m.clock,
+		yes: func() tea.Cmd { m.cancel(); return nil }}
 	return nil
 }
 
@@ -716,7 +718,8 @@ func (m *model) quit() tea.Cmd {
 		return m.stop(errors.New("the console was left"))
 	}
 	text := "The run is cancelled first, and the console closes when its programs have ended. Finished stages and downloads are kept."
-	m.dialog = &dialog{title: "A run is under way: leave?", running: true, opened: m.clock, text: text, yes: func() tea.Cmd { return m.stop(errors.New("the console was left")) }}
+	m.dialog = &dialog{title: "A run is under way: leave?", text: text, doing: "cancel and leave", leaving: "stay", running: true, opened: m.clock,
+		yes: func() tea.Cmd { return m.stop(errors.New("the console was left")) }}
 	return nil
 }
 

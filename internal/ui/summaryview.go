@@ -54,6 +54,17 @@ func (m *model) summaryBody(w, h int) []string {
 	}
 	at = append(at, len(lines))
 	room := max(0, h-1)
+	if len(lines)+len(order)-1 <= room && len(lines) > len(order) {
+		// There is room for an empty line between targets.
+		var apart []string
+		for i := range order {
+			if i > 0 {
+				apart = append(apart, "")
+			}
+			apart = append(apart, lines[at[i]:at[i+1]]...)
+		}
+		return append([]string{st.dim.of(fit(head, w))}, apart...)
+	}
 	first, last := at[min(l.cursor, len(order))], at[min(l.cursor+1, len(order))]
 	if last > l.top+room {
 		l.top = last - room

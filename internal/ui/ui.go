@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aymanbagabas/go-osc52/v2"
@@ -83,7 +84,9 @@ func Run(ctx context.Context, e Engine, o Options) error {
 	p = tea.NewProgram(m, tea.WithInput(in), tea.WithOutput(out.writer()), tea.WithAltScreen(), tea.WithoutSignalHandler(), tea.WithFPS(30))
 	m.abort = func() { go p.Quit() }
 	defer context.AfterFunc(ctx, func() { p.Send(stopMsg{context.Cause(ctx)}) })()
+	onTerminal.Store(p)
 	_, err := p.Run()
+	onTerminal.Store(nil)
 	stopEvents()
 	// However the console came to its end (it may have lost its terminal), what it started ends now.
 	w.end(errors.New("the console has ended"), func() { fmt.Fprintln(o.Out, "kmi-tui: stopping: waiting for the programs of the run to end") })
@@ -94,6 +97,17 @@ func Run(ctx context.Context, e Engine, o Options) error {
 		return err
 	}
 	return m.cause
+}
+
+// onTerminal is the console that has the terminal: a process has one.
+var onTerminal atomic.Pointer[tea.Program]
+
+// Restore gives the terminal back at once, for a program that has to exit while Run is still waiting. Without a console
+// it does nothing.
+func Restore() {
+	if p := onTerminal.Load(); p != nil {
+		_ = p.ReleaseTerminal()
+	}
 }
 
 // listen returns the command that waits for events and delivers all there are, at most once a frame.

@@ -3,9 +3,12 @@ package ui
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -48,7 +51,7 @@ func TestSmallTerminal(t *testing.T) {
 	x.press("g", "j", "j", "j", "j", "j", "space")
 	x.wait("[x] ▸ Debian", "○ ready", "2 targets selected")
 	x.press("b")
-	x.wait("Publish 2 targets to dir:images?", "debian:13/x86_64", "kmi-tui --batch --only", "y or enter yes")
+	x.wait("Publish 2 targets to dir:images?", "debian:13/x86_64", "kmi-tui --batch --only", "y or enter: publish")
 	x.answer("Publish", "y")
 	x.wait("how the run ended", "✓ published")
 }
@@ -497,6 +500,21 @@ func TestSignalEndsTheConsole(t *testing.T) {
 	restored(t, x)
 }
 
+func TestRestoreGivesTheTerminalBackAtOnce(t *testing.T) {
+	Restore() // nothing to do
+	s := newScript()
+	_, release := stubborn(s)
+	x := start(t, s, 80, 24, toDebian...)
+	x.cancel(errors.New("interrupted"))
+	x.wait("Stopping …")
+	Restore() // the second signal
+	restored(t, x)
+	close(release)
+	if err := x.end(); err == nil {
+		t.Error("no error")
+	}
+}
+
 func TestPanicOfTheEngineIsAnError(t *testing.T) {
 	s := newScript()
 	s.run = func(context.Context, *script, []string) (engine.Summary, error) { panic("a bug") }
@@ -660,5 +678,62 @@ func TestLostTerminalEndsTheRun(t *testing.T) {
 	}
 	if err == nil {
 		t.Error("no error")
+	}
+}
+
+// A build that talks as fast as it can neither loses how it ended nor eats memory, and its keys still work.
+func TestFlood(t *testing.T) {
+	const rate, pieces = 50_000, 100 // lines a second, batches a second
+	duration := 3 * time.Second
+	if testing.Short() {
+		duration = time.Second
+	}
+	s := newScript()
+	paused, resume := make(chan struct{}), make(chan struct{})
+	s.run = func(ctx context.Context, s *script, targets []string) (engine.Summary, error) {
+		var sum engine.Summary
+		scope := s.bus.Scope(targets[0], "customise", "")
+		s.bus.Publish(event.Event{Target: targets[0], Kind: event.Started})
+		scope.Start()
+		tick := time.NewTicker(time.Second / pieces)
+		defer tick.Stop()
+		for n := range int(duration.Seconds() * pieces) {
+			<-tick.C
+			for i := range rate / pieces {
+				scope.Logf("%d.%d unpacking a package with a name of a usual length (1.2.3-4+deb13u1) over the old one", n, i)
+			}
+			scope.Progress(int64(n), int64(duration.Seconds()*pieces), "packages")
+			if n == pieces/2 {
+				close(paused)
+				<-resume
+			}
+		}
+		scope.End("", errors.New("the very end"))
+		for _, t := range targets {
+			sum.Results = append(sum.Results, engine.Result{Target: t, State: event.Failed, Error: "customise: the very end of " + t})
+		}
+		return sum, nil
+	}
+	x := open(t, s, 120, 40)
+	x.wait("release chart")
+	x.press(append(toDebian, "b")...)
+	x.answer("Publish", "y")
+	<-paused
+	x.wait(fmt.Sprintf("%d.%d unpacking", pieces/2, rate/pieces-1))
+	x.press("z", "k")
+	x.wait("log of debian:13/x86_64", "below")
+	close(resume)
+	x.press("G")
+	x.wait("following")
+	x.press("z")
+	x.wait("how the run ended", "the very end of debian:13/x86_64", "the very end of debian:12/x86_64", "2 failed")
+	x.press("enter")
+	x.wait("✗ customise: failed after", "the very end")
+	runtime.GC()
+	var mem runtime.MemStats
+	runtime.ReadMemStats(&mem)
+	t.Logf("%d MiB of heap", mem.HeapAlloc>>20)
+	if mem.HeapAlloc > 128<<20 {
+		t.Errorf("%d MiB of heap", mem.HeapAlloc>>20)
 	}
 }
