@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"strconv"
@@ -25,18 +26,30 @@ var needed = []string{
 	"guest-ssh-get-authorized-keys", "guest-ssh-add-authorized-keys", "guest-ssh-remove-authorized-keys",
 }
 
-// part is one check of the baseline.
+const (
+	agentPause   = 500 * time.Millisecond // before the agent is asked again whether it is there
+	loginLimit   = 90 * time.Second       // for an ssh login and a command
+	offLimit     = 2 * time.Minute        // from guest-shutdown to the machine's end
+	settleLimit  = time.Minute            // for the services that still start when cloud-init is done
+	maxClockSkew = time.Hour              // between the guest's clock and ours
+)
+
+// part is one check of the baseline. What is wrong is an error that says what was expected and what was found.
 type part struct {
 	name string
 	full bool // only in the whole baseline
 	run  func(*test, context.Context) (evidence string, err error)
 }
 
+// parts is the baseline in its order: first what everything else needs. What virt-launcher asks comes after cloud-init,
+// because an agent may be there before the network is.
 var parts = []part{
+	{"firmware boots the disk", false, (*test).boots},
 	{"guest agent answers", false, (*test).answers},
 	{"guest agent allows what KubeVirt calls", false, (*test).allows},
-	{"guest tells of itself", true, (*test).tells},
 	{"cloud-init has configured it", true, (*test).configured},
+	{"guest tells of itself", true, (*test).tells},
+	{"network is configured", true, (*test).network},
 	{"ssh key handed over by the agent", true, (*test).firstKey},
 	{"another key replaces it", true, (*test).secondKey},
 	{"root file system has grown", true, (*test).grown},
@@ -45,6 +58,7 @@ var parts = []part{
 	{"powers off cleanly", false, (*test).powerOff},
 }
 
+// baseline runs the checks until one fails.
 func (t *test) baseline(ctx context.Context) error {
 	var list []part
 	for _, p := range parts {
@@ -54,10 +68,13 @@ func (t *test) baseline(ctx context.Context) error {
 	}
 	for i, p := range list {
 		t.progress(i, len(list), "checks, waiting for: "+p.name)
-		evidence, err := t.guarded(ctx, p)
+		evidence, err := p.run(t, ctx)
+		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) { // a guest that is over has passed nothing
+			err = cause
+		}
 		c := Check{Name: p.name, OK: err == nil, Detail: event.Clean(evidence), Seconds: time.Since(t.began).Seconds()}
 		if err != nil {
-			c.Detail = event.Clean(err.Error())
+			c.Detail = event.Clean(strings.ReplaceAll(err.Error(), "\n", " "))
 		}
 		t.result.Checks = append(t.result.Checks, c)
 		if err != nil {
@@ -76,59 +93,40 @@ func (t *test) progress(done, total int, unit string) {
 	}
 }
 
-// guarded runs a check until it ends, or the guest does.
-func (t *test) guarded(ctx context.Context, p part) (string, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	done := make(chan struct{})
-	defer close(done)
-	go func() {
-		select {
-		case line := <-t.panic:
-			cancel(fmt.Errorf("the guest gave up: %s", line))
-		case <-t.process.Done():
-			if p.name != parts[len(parts)-1].name { // the last check expects it
-				err := errors.New("the machine ended by itself")
-				if perr := t.process.Wait(); perr != nil {
-					err = fmt.Errorf("%w: %w", err, perr)
-				}
-				cancel(err)
-			}
-		case <-done:
-		}
-	}()
-	evidence, err := p.run(t, ctx)
-	if err != nil && ctx.Err() != nil {
-		err = context.Cause(ctx)
+// boots waits for a kernel's first words; a guest whose console is silent proves it by its agent.
+func (t *test) boots(ctx context.Context) (string, error) {
+	select {
+	case kernel := <-t.console.kernel:
+		return kernel, nil
+	case <-t.qmp.opened:
+		return "the guest has opened the agent's channel; its console says nothing of a kernel", nil
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
 	}
-	return evidence, err
 }
 
-// answers waits for the guest to open the agent's port, then for the agent.
+// answers waits for the guest to open the agent's channel, then for the agent.
 func (t *test) answers(ctx context.Context) (string, error) {
-	for {
-		select {
-		case e, ok := <-t.qmp.events:
-			if !ok { // QEMU is gone; what it said last comes with it
-				return "", errors.Join(errors.New("the machine ended by itself"), t.process.Wait())
-			}
-			if e != "OPEN" {
-				continue
-			}
-		case <-ctx.Done():
-			return "", context.Cause(ctx)
-		}
-		break
+	select {
+	case <-t.qmp.opened:
+	case <-ctx.Done():
+		return "", fmt.Errorf("the guest has not opened the agent's channel: %w", context.Cause(ctx))
 	}
+	said := ""
 	for {
 		err := t.agent.sync(ctx)
 		if err == nil {
 			break
 		}
-		if ctx.Err() != nil {
-			return "", context.Cause(ctx)
+		if text := err.Error(); text != said && ctx.Err() == nil {
+			said = text
+			t.scope.Logf("%s: the agent's channel is open, but: %s", t.Firmware, text)
 		}
-		t.scope.Logf("the agent's port is open, the agent is not there yet: %v", err)
+		select {
+		case <-ctx.Done():
+			return "", fmt.Errorf("the agent does not answer: %w", context.Cause(ctx))
+		case <-time.After(agentPause):
+		}
 	}
 	return "guest-sync-delimited and guest-ping", t.agent.call(ctx, "guest-ping", nil, nil)
 }
@@ -155,52 +153,73 @@ func (t *test) allows(ctx context.Context) (string, error) {
 		}
 	}
 	if len(lacking) > 0 {
-		return "", fmt.Errorf("expected these calls to be enabled: %s", strings.Join(lacking, ", "))
+		return "", fmt.Errorf("expected these calls to be enabled: %s; version %s of the agent has %d calls", strings.Join(lacking, ", "), clip(info.Version, 40), len(info.Commands))
 	}
-	return fmt.Sprintf("version %s, %d calls", info.Version, len(info.Commands)), nil
+	return fmt.Sprintf("version %s, %d calls", clip(info.Version, 40), len(info.Commands)), nil
+}
+
+// configured waits for cloud-init and reads what it says.
+func (t *test) configured(ctx context.Context) (string, error) {
+	code, out, err := t.agent.exec(ctx, t.Deadline, "cloud-init", "status", "--wait", "--long")
+	if err != nil {
+		return "", err
+	}
+	status, source := "", ""
+	lines := strings.Split(out, "\n")
+	for i, line := range lines {
+		line = strings.TrimLeft(line, ".") // one for each second of waiting, before the first line of all
+		if v, ok := strings.CutPrefix(line, "status: "); ok {
+			status = strings.TrimSpace(v)
+		}
+		if v, ok := strings.CutPrefix(line, "detail:"); ok { // on the same line, or on the next
+			if source = strings.TrimSpace(v); source == "" && i+1 < len(lines) {
+				source = strings.TrimSpace(lines[i+1])
+			}
+		}
+	}
+	// Exit code 2 with status done tells of recoverable errors (cloud-init 23.4 and later): they count, too.
+	if status != "done" || code != 0 {
+		return "", fmt.Errorf("expected cloud-init's status done and exit code 0, found %q and %d: %s", clip(status, 40), code, clip(strings.Join(strings.Fields(out), " "), maxWords))
+	}
+	host, err := t.hostname(ctx)
+	if err != nil {
+		return "", err
+	}
+	if name, _, _ := strings.Cut(host, "."); name != hostname {
+		return "", fmt.Errorf("expected the host name %s from the seed, found %q", hostname, host)
+	}
+	return fmt.Sprintf("status: done, host name %s from the seed, %s", hostname, clip(source, 100)), nil
+}
+
+func (t *test) hostname(ctx context.Context) (string, error) {
+	var host struct {
+		Name string `json:"host-name"`
+	}
+	err := t.agent.call(ctx, "guest-get-host-name", nil, &host)
+	return clip(host.Name, 100), err
 }
 
 // tells asks what virt-launcher polls.
 func (t *test) tells(ctx context.Context) (string, error) {
-	var os struct {
-		ID, PrettyName string
-		Kernel         string
+	var system struct {
+		ID     string `json:"id"`
+		Pretty string `json:"pretty-name"`
+		Kernel string `json:"kernel-release"`
 	}
-	var raw map[string]any
-	if err := t.agent.call(ctx, "guest-get-osinfo", nil, &raw); err != nil {
+	if err := t.agent.call(ctx, "guest-get-osinfo", nil, &system); err != nil {
 		return "", err
 	}
-	text := func(k string) string { s, _ := raw[k].(string); return s }
-	os.ID, os.PrettyName, os.Kernel = text("id"), text("pretty-name"), text("kernel-release")
-	if os.ID == "" || os.Kernel == "" {
-		return "", fmt.Errorf("guest-get-osinfo names no system: %v", raw)
+	if system.ID == "" || system.Kernel == "" {
+		return "", fmt.Errorf("guest-get-osinfo: expected an id and a kernel, found %q and %q", clip(system.ID, 40), clip(system.Kernel, 40))
 	}
-	var host struct {
-		Name string `json:"host-name"`
-	}
-	if err := t.agent.call(ctx, "guest-get-host-name", nil, &host); err != nil {
+	if host, err := t.hostname(ctx); err != nil {
 		return "", err
+	} else if host == "" {
+		return "", errors.New("guest-get-host-name: expected a name, found none")
 	}
-	var interfaces []struct {
-		Name      string `json:"name"`
-		Addresses []struct {
-			IP   string `json:"ip-address"`
-			Type string `json:"ip-address-type"`
-		} `json:"ip-addresses"`
-	}
-	address := ""
-	if err := t.agent.call(ctx, "guest-network-get-interfaces", nil, &interfaces); err != nil {
+	address, err := t.address(ctx)
+	if err != nil {
 		return "", err
-	}
-	for _, i := range interfaces {
-		for _, a := range i.Addresses {
-			if ip := net.ParseIP(a.IP); ip != nil && ip.To4() != nil && !ip.IsLoopback() {
-				address = i.Name + " " + a.IP
-			}
-		}
-	}
-	if address == "" {
-		return "", errors.New("no interface has an IPv4 address")
 	}
 	var filesystems []struct {
 		Mountpoint string `json:"mountpoint"`
@@ -212,49 +231,119 @@ func (t *test) tells(ctx context.Context) (string, error) {
 	root := ""
 	for _, f := range filesystems {
 		if f.Mountpoint == "/" {
-			root = f.Type
+			root = clip(f.Type, 20)
 		}
 	}
 	if root == "" {
-		return "", errors.New("guest-get-fsinfo names no root file system")
+		return "", fmt.Errorf("guest-get-fsinfo: expected a root file system among %d, found none", len(filesystems))
 	}
-	for _, name := range []string{"guest-get-timezone", "guest-get-users", "guest-fsfreeze-status", "guest-get-time"} {
-		if err := t.agent.call(ctx, name, nil, &json.RawMessage{}); err != nil {
-			return "", err
-		}
+	var zone struct {
+		Offset *int `json:"offset"` // seconds east of UTC
 	}
-	return fmt.Sprintf("%s (%s), kernel %s, %s, root %s", os.PrettyName, os.ID, os.Kernel, address, root), nil
+	if err := t.agent.call(ctx, "guest-get-timezone", nil, &zone); err != nil {
+		return "", err
+	}
+	if zone.Offset == nil {
+		return "", errors.New("guest-get-timezone: expected an offset, found none")
+	}
+	var users []json.RawMessage
+	if err := t.agent.call(ctx, "guest-get-users", nil, &users); err != nil {
+		return "", err
+	}
+	var frozen string
+	if err := t.agent.call(ctx, "guest-fsfreeze-status", nil, &frozen); err != nil {
+		return "", err
+	}
+	if frozen != "thawed" {
+		return "", fmt.Errorf("guest-fsfreeze-status: expected thawed, found %q", clip(frozen, 40))
+	}
+	var clock int64 // nanoseconds since 1970
+	if err := t.agent.call(ctx, "guest-get-time", nil, &clock); err != nil {
+		return "", err
+	}
+	if skew := time.Since(time.Unix(0, clock)).Abs(); skew > maxClockSkew {
+		return "", fmt.Errorf("guest-get-time: expected about %s, found %s", time.Now().UTC().Format(time.RFC3339), time.Unix(0, clock).UTC().Format(time.RFC3339))
+	}
+	return fmt.Sprintf("%s (%s), kernel %s, %s, root %s, %d users logged in", clip(system.Pretty, 80), clip(system.ID, 40), clip(system.Kernel, 40), address, root, len(users)), nil
 }
 
-// configured waits for cloud-init and reads what it says.
-func (t *test) configured(ctx context.Context) (string, error) {
-	code, out, err := t.agent.exec(ctx, "cloud-init", "status", "--wait", "--long")
+// address is an interface and its IPv4 address, by the agent.
+func (t *test) address(ctx context.Context) (string, error) {
+	var interfaces []struct {
+		Name      string `json:"name"`
+		Addresses []struct {
+			IP string `json:"ip-address"`
+		} `json:"ip-addresses"`
+	}
+	if err := t.agent.call(ctx, "guest-network-get-interfaces", nil, &interfaces); err != nil {
+		return "", err
+	}
+	var names []string
+	for _, i := range interfaces {
+		names = append(names, i.Name)
+		for _, a := range i.Addresses {
+			if ip := net.ParseIP(a.IP); ip != nil && ip.To4() != nil && !ip.IsLoopback() && !ip.IsLinkLocalUnicast() {
+				return clip(i.Name, 20) + " " + ip.String(), nil
+			}
+		}
+	}
+	return "", fmt.Errorf("guest-network-get-interfaces: expected an interface with an IPv4 address, found none on %q", clip(strings.Join(names, ", "), maxWords))
+}
+
+// network looks at what DHCP and router advertisements have led to. The test's network hands out an address but, as it
+// leads nowhere, over IPv4 neither a router nor a name server: a default route is told, not demanded.
+func (t *test) network(ctx context.Context) (string, error) {
+	const script = `cat /proc/net/route /proc/net/ipv6_route 2>/dev/null
+if [ -e /etc/resolv.conf ]; then grep ^nameserver /etc/resolv.conf
+elif [ -L /etc/resolv.conf ]; then echo dangling; fi; true`
+	code, out, err := t.agent.exec(ctx, 0, "/bin/sh", "-c", script)
 	if err != nil {
 		return "", err
 	}
-	status := ""
-	for _, line := range strings.Split(out, "\n") {
-		if v, ok := strings.CutPrefix(line, "status: "); ok {
-			status = strings.TrimSpace(v)
+	if code != 0 {
+		return "", fmt.Errorf("looking at the guest's network: exit code %d: %s", code, clip(out, maxWords))
+	}
+	local, router, names, dangling := routes(out)
+	switch {
+	case local == "":
+		return "", errors.New("expected a route to the network that DHCP has given an address in, found none")
+	case dangling:
+		return "", errors.New("expected /etc/resolv.conf to hold a resolver, found a symbolic link that leads nowhere")
+	}
+	evidence := "network " + local
+	if router != "" {
+		evidence += ", default route by " + router
+	}
+	if len(names) > 0 {
+		evidence += ", name server " + strings.Join(names[:min(len(names), 3)], ", ")
+	}
+	return evidence, nil
+}
+
+// routes reads /proc/net/route, /proc/net/ipv6_route and lines of /etc/resolv.conf (Documentation/networking/proc_net_tcp
+// has their relatives): an interface with a local IPv4 network, one with a default route, the name servers.
+func routes(text string) (local, router string, names []string, dangling bool) {
+	const nowhere = "00000000000000000000000000000000"
+	for _, line := range strings.Split(text, "\n") {
+		f := strings.Fields(line)
+		switch {
+		case len(f) == 11 && len(f[1]) == 8 && len(f[2]) == 8: // interface destination gateway …
+			if f[1] == "00000000" {
+				router = clip(f[0], 20) + " (IPv4)"
+			} else if f[2] == "00000000" && local == "" {
+				local = clip(f[0], 20)
+			}
+		case len(f) == 10 && len(f[0]) == 32: // destination length source length gateway … interface
+			if f[0] == nowhere && f[1] == "00" && f[4] != nowhere && router == "" {
+				router = clip(f[9], 20) + " (IPv6)"
+			}
+		case len(f) == 2 && f[0] == "nameserver":
+			names = append(names, clip(f[1], 60))
+		case line == "dangling":
+			dangling = true
 		}
 	}
-	if status != "done" {
-		return "", fmt.Errorf("expected cloud-init's status done, found %q (exit code %d): %s", status, code, strings.Join(strings.Fields(out), " "))
-	}
-	// Exit code 2 with status done tells of recoverable errors (cloud-init 23.4 and later): they are told, too.
-	if code != 0 {
-		return "", fmt.Errorf("cloud-init is done with exit code %d: %s", code, strings.Join(strings.Fields(out), " "))
-	}
-	var host struct {
-		Name string `json:"host-name"`
-	}
-	if err := t.agent.call(ctx, "guest-get-host-name", nil, &host); err != nil {
-		return "", err
-	}
-	if name, _, _ := strings.Cut(host.Name, "."); name != t.host {
-		return "", fmt.Errorf("expected the host name %s from the seed, found %s", t.host, host.Name)
-	}
-	return "status: done, host name from the seed", nil
+	return local, router, names, dangling
 }
 
 // key makes a new ssh key.
@@ -267,7 +356,7 @@ func key() (ssh.Signer, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	return s, strings.TrimSpace(string(ssh.MarshalAuthorizedKey(s.PublicKey()))) + " kmi-test", nil
+	return s, strings.TrimSpace(string(ssh.MarshalAuthorizedKey(s.PublicKey()))) + " " + hostname, nil
 }
 
 // handOver gives the guest's user a key as virt-launcher does, in place of those before.
@@ -276,51 +365,88 @@ func (t *test) handOver(ctx context.Context) (ssh.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := t.agent.call(ctx, "guest-ping", nil, nil); err != nil {
+		return nil, err
+	}
 	return s, t.agent.call(ctx, "guest-ssh-add-authorized-keys", map[string]any{"username": t.User, "keys": []string{line}, "reset": true}, nil)
 }
 
-// login logs in with a key, checks that the host's key is the one the agent read from the guest, and runs a command.
-func (t *test) login(ctx context.Context, with ssh.Signer) (string, error) {
-	code, public, err := t.agent.exec(ctx, "cat", "/etc/ssh/ssh_host_ed25519_key.pub")
+// known reads, by the agent, the key that the guest's ssh has to show.
+func (t *test) known(ctx context.Context) error {
+	const path = "/etc/ssh/ssh_host_ed25519_key.pub"
+	code, public, err := t.agent.exec(ctx, 0, "cat", path)
 	if err != nil {
-		return "", err
+		return err
 	}
 	if code != 0 {
-		return "", fmt.Errorf("the guest has no ed25519 host key: %s", public)
+		return fmt.Errorf("expected a host key in the guest's %s: %s", path, clip(public, maxWords))
 	}
-	host, _, _, _, err := ssh.ParseAuthorizedKey([]byte(public))
-	if err != nil {
-		return "", fmt.Errorf("the guest's host key: %w", err)
+	if t.hostKey, _, _, _, err = ssh.ParseAuthorizedKey([]byte(public)); err != nil {
+		return fmt.Errorf("the guest's %s: %w", path, err)
 	}
-	dialer := net.Dialer{}
-	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(t.port)))
+	return nil
+}
+
+// errRefused is the error of a login whose key the guest does not accept.
+var errRefused = errors.New("the guest refuses the key")
+
+// login logs in with a key, checks that the host's key is the one the agent read from the guest, and runs a command.
+func (t *test) login(ctx context.Context, with ssh.Signer) (string, error) {
+	if t.hostKey == nil {
+		if err := t.known(ctx); err != nil {
+			return "", err
+		}
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, loginLimit, fmt.Errorf("no login within %s", loginLimit))
+	defer cancel()
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(t.port)))
 	if err != nil {
 		return "", err
 	}
 	defer conn.Close()
-	deadline(ctx, conn, 90*time.Second)
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })
-	defer stop()
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	words, err := t.session(conn, with)
+	if ctx.Err() != nil {
+		return "", context.Cause(ctx)
+	}
+	return words, err
+}
+
+// session is a login on an open connection.
+func (t *test) session(conn net.Conn, with ssh.Signer) (string, error) {
 	c, channels, requests, err := ssh.NewClientConn(conn, "guest", &ssh.ClientConfig{User: t.User, Auth: []ssh.AuthMethod{ssh.PublicKeys(with)},
-		HostKeyCallback: ssh.FixedHostKey(host), HostKeyAlgorithms: []string{ssh.KeyAlgoED25519}})
+		HostKeyCallback: ssh.FixedHostKey(t.hostKey), HostKeyAlgorithms: []string{ssh.KeyAlgoED25519}})
 	if err != nil {
-		return "", err
+		if strings.Contains(err.Error(), "unable to authenticate") {
+			return "", fmt.Errorf("%w: %s", errRefused, clip(err.Error(), maxWords))
+		}
+		return "", errors.New(clip(err.Error(), maxWords))
 	}
 	client := ssh.NewClient(c, channels, requests)
 	defer client.Close()
 	session, err := client.NewSession()
 	if err != nil {
-		return "", err
+		return "", errors.New(clip(err.Error(), maxWords))
 	}
-	out, err := session.Output("id -un && uname -sm")
+	stdout, err := session.StdoutPipe()
 	if err != nil {
 		return "", err
 	}
-	words := strings.Fields(string(out[:min(len(out), 1000)]))
-	if len(words) == 0 || words[0] != t.User {
-		return "", fmt.Errorf("expected to be %s, am %q", t.User, words)
+	if err := session.Start("id -un && uname -sm"); err != nil {
+		return "", err
 	}
-	return strings.Join(words, " "), nil
+	out, err := io.ReadAll(io.LimitReader(stdout, 1000))
+	if err != nil {
+		return "", err
+	}
+	words := strings.Fields(string(out))
+	if len(words) == 0 || words[0] != t.User {
+		return "", fmt.Errorf("expected to be %s after the login, am %q", t.User, clip(strings.Join(words, " "), 100))
+	}
+	if len(out) == 1000 {
+		return "", fmt.Errorf("expected a few words from id and uname, found %s", clip(string(out), 100))
+	}
+	return strings.Join(words, " "), session.Wait()
 }
 
 func (t *test) firstKey(ctx context.Context) (string, error) {
@@ -345,77 +471,134 @@ func (t *test) secondKey(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("ssh with the second key: %w", err)
 	}
 	if _, err := t.login(ctx, t.first); err == nil {
-		return "", errors.New("the first key still opens the door")
-	} else if !strings.Contains(err.Error(), "unable to authenticate") {
-		return "", fmt.Errorf("ssh with the first key: expected to be refused, got: %w", err)
+		return "", errors.New("expected the first key to be refused, found that it still opens the door")
+	} else if !errors.Is(err, errRefused) {
+		return "", fmt.Errorf("ssh with the first key: expected to be refused, found: %w", err)
 	}
 	return "the new key logs in, the old one is refused", nil
 }
 
+// grown reads the root's size in df's portable form (POSIX), which every guest has.
 func (t *test) grown(ctx context.Context) (string, error) {
-	code, out, err := t.agent.exec(ctx, "df", "-B1", "--output=size", "/")
+	code, out, err := t.agent.exec(ctx, 0, "df", "-Pk", "/")
 	if err != nil {
 		return "", err
 	}
-	words := strings.Fields(out)
-	if code != 0 || len(words) == 0 {
-		return "", fmt.Errorf("df: exit code %d: %s", code, out)
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	f := strings.Fields(lines[len(lines)-1])
+	if code != 0 || len(f) < 6 {
+		return "", fmt.Errorf("df in the guest: exit code %d: %s", code, clip(out, maxWords))
 	}
-	size, err := strconv.ParseInt(words[len(words)-1], 10, 64)
+	blocks, err := strconv.ParseInt(f[1], 10, 53)
 	if err != nil {
-		return "", fmt.Errorf("df printed %q", out)
+		return "", fmt.Errorf("df in the guest: %s", clip(out, maxWords))
 	}
-	if size < t.Size*9/10 {
+	if size := blocks << 10; size < t.Size/10*9 {
 		return "", fmt.Errorf("expected a root of nearly %d bytes, found %d", t.Size, size)
 	}
-	return fmt.Sprintf("%.1f GiB on a disk of %.1f GiB", float64(size)/(1<<30), float64(t.Size)/(1<<30)), nil
+	return fmt.Sprintf("%.1f GiB on a disk of %.1f GiB", float64(blocks)/(1<<20), float64(t.Size)/(1<<30)), nil
 }
 
 func (t *test) identity(ctx context.Context) (string, error) {
-	code, out, err := t.agent.exec(ctx, "cat", "/etc/machine-id")
+	code, out, err := t.agent.exec(ctx, 0, "cat", "/etc/machine-id")
 	if err != nil {
 		return "", err
 	}
 	id := strings.TrimSpace(out)
 	if code != 0 || len(id) != 32 || strings.Trim(id, "0123456789abcdef") != "" || id == strings.Repeat("0", 32) {
-		return "", fmt.Errorf("expected a machine id of 32 hexadecimal digits, found %q", id)
+		return "", fmt.Errorf("expected a machine id of 32 hexadecimal digits, found %q", clip(id, 100))
 	}
 	return "machine-id " + id, nil
 }
 
+// units asks systemd, once everything has started, what has failed. A guest with another init has no units.
 func (t *test) units(ctx context.Context) (string, error) {
-	code, out, err := t.agent.exec(ctx, "systemctl", "list-units", "--state=failed", "--plain", "--no-legend")
+	const other = 77
+	script := fmt.Sprintf(`[ -d /run/systemd/system ] || exit %d
+timeout %d systemctl is-system-running --wait 2>/dev/null
+systemctl list-units --state=failed --plain --no-legend --no-pager 2>/dev/null`, other, int(settleLimit.Seconds()))
+	code, out, err := t.agent.exec(ctx, settleLimit+execLimit, "/bin/sh", "-c", script)
 	if err != nil {
 		return "", err
 	}
-	if code != 0 {
-		return "", fmt.Errorf("systemctl: exit code %d: %s", code, out)
+	if code == other {
+		return "not systemd: there are no units", nil
 	}
-	var failed []string
-	for _, line := range strings.Split(out, "\n") {
-		if words := strings.Fields(line); len(words) > 0 {
-			failed = append(failed, words[0])
+	if code != 0 {
+		return "", fmt.Errorf("systemctl in the guest: exit code %d: %s", code, clip(out, maxWords))
+	}
+	state, failed := "starting", []string(nil)
+	for i, line := range strings.Split(out, "\n") {
+		words := strings.Fields(line)
+		switch {
+		case len(words) == 1 && i == 0:
+			state = clip(words[0], 20)
+		case len(words) > 0:
+			failed = append(failed, clip(words[0], 100))
 		}
 	}
 	if len(failed) > 0 {
+		t.journal(ctx, failed)
 		slices.Sort(failed)
-		return "", fmt.Errorf("failed: %s", strings.Join(failed, ", "))
+		return "", fmt.Errorf("expected no failed unit, found %s", clip(strings.Join(failed, ", "), maxWords))
 	}
-	return "systemctl names none", nil
+	return "systemctl names none, the system is " + state, nil
 }
 
+// journal logs what units that failed have said: the guest will be gone.
+func (t *test) journal(ctx context.Context, units []string) {
+	args := []string{"-b", "--no-pager", "-n", "40"}
+	for _, u := range units[:min(len(units), 10)] {
+		args = append(args, "-u", u)
+	}
+	_, out, err := t.agent.exec(ctx, 0, "journalctl", args...)
+	if err != nil {
+		t.scope.Logf("%s: what the units have said is not known: %v", t.Firmware, err)
+		return
+	}
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	for _, line := range lines[max(0, len(lines)-60):] {
+		t.scope.Logf("%s: journal: %s", t.Firmware, clip(line, maxLastLine*2))
+	}
+}
+
+// powerOff tells the guest to power off and waits until it has.
 func (t *test) powerOff(ctx context.Context) (string, error) {
-	// The call has no answer when it succeeds.
-	_ = t.agent.conn.SetWriteDeadline(time.Now().Add(10 * time.Second))
-	if _, err := t.agent.conn.Write([]byte(`{"execute":"guest-shutdown","arguments":{"mode":"powerdown"}}` + "\n")); err != nil {
+	const name = "guest-shutdown"
+	body, err := request(name, map[string]any{"mode": "powerdown"})
+	if err != nil {
 		return "", err
 	}
+	began := time.Now()
+	t.leaving.Store(true)
+	done := t.agent.within(ctx, offLimit)
+	defer done()
+	if _, err := t.agent.conn.Write(body); err != nil {
+		return "", t.agent.failed(ctx, name, offLimit, err)
+	}
+	// The call has an answer only when it fails.
+	no := make(chan error, 1)
+	go func() {
+		if line, err := readLine(t.agent.r); err == nil {
+			if err := answer(name, line, nil); err != nil {
+				no <- err
+			}
+		}
+	}()
 	select {
 	case <-t.process.Done():
-		return "by guest-shutdown", t.process.Wait()
+	case err := <-no:
+		return "", err
 	case <-ctx.Done():
 		return "", context.Cause(ctx)
-	case <-time.After(2 * time.Minute):
-		return "", errors.New("still running 2 minutes after guest-shutdown")
+	case <-time.After(offLimit):
+		return "", fmt.Errorf("expected the machine to be off, it is still running %s after guest-shutdown", offLimit)
 	}
+	if err := t.process.Wait(); err != nil {
+		return "", err
+	}
+	if reason := t.qmp.shutdown(); reason != name {
+		return "", fmt.Errorf("expected the guest to power off, QEMU says: %s", reason)
+	}
+	return fmt.Sprintf("by guest-shutdown, in %.1f s", time.Since(began).Seconds()), nil
 }

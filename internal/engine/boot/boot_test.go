@@ -5,54 +5,76 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"math/rand/v2"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
-	"github.com/ContainerCraft/kmi-tui/internal/engine/command"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 )
 
 func TestAccelerator(t *testing.T) {
-	opens, refused := func() error { return nil }, func() error { return os.ErrPermission }
+	works, refused := func() error { return nil }, func() error { return os.ErrPermission }
 	for _, c := range []struct {
+		host catalog.Arch
 		cpu  string
-		open func() error
+		try  func() error
 		want string
 	}{
-		{"flags\t\t: fpu vmx sse\n", opens, "kvm"},
-		{"flags : fpu svm\n", opens, "kvm"},
-		{"flags : fpu sse hypervisor\n", opens, "tcg"}, // a device that opens and does not work
-		{"flags : vmx\n", refused, "tcg"},
-		{"flags : novmx2\n", opens, "tcg"},
-		{"", opens, "tcg"},
+		{catalog.X86_64, "flags\t\t: fpu vmx sse\n", works, "kvm"},
+		{catalog.X86_64, "flags : fpu svm\n", works, "kvm"},
+		{catalog.X86_64, "flags : fpu sse hypervisor\n", works, "tcg"}, // makes machines that do not run
+		{catalog.X86_64, "flags : vmx\n", refused, "tcg"},
+		{catalog.X86_64, "flags : novmx2\n", works, "tcg"},
+		{catalog.X86_64, "", works, "tcg"},
+		{catalog.ARM64, "Features : fp asimd\n", works, "kvm"},
+		{catalog.ARM64, "Features : fp asimd\n", refused, "tcg"},
 	} {
-		if got, why := accelerator(c.cpu, c.open); got != c.want || why == "" {
-			t.Errorf("%q: %s (%s), want %s", c.cpu, got, why, c.want)
+		if got, why := accelerator(c.host, c.cpu, c.try); got != c.want || why == "" {
+			t.Errorf("%s, %q: %s (%s), want %s", c.host, c.cpu, got, why, c.want)
 		}
+	}
+	if got, why := accelerate(catalog.X86_64, catalog.ARM64); got != "tcg" || why != "arm64 is emulated on x86_64" {
+		t.Errorf("another architecture's guest: %s (%s)", got, why)
+	}
+	if got, why := Accelerator(context.Background()); got != "kvm" && got != "tcg" || why == "" {
+		t.Errorf("%q (%q)", got, why)
 	}
 }
 
 func TestArguments(t *testing.T) {
-	s := Spec{Arch: catalog.X86_64, Firmware: "uefi", Memory: 512, Dir: "/w"}
-	emulated := strings.Join(s.arguments("tcg", "/s", 2222), " ")
-	for _, want := range []string{"-accel tcg -cpu max -smp 1 -m 512", "restrict=on,hostfwd=tcp:127.0.0.1:2222-:22", "readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd",
-		"format=qcow2,discard=unmap,file=/w/overlay.qcow2", "format=raw,readonly=on,file=/w/seed.iso", "virtserialport,id=agent0", "name=org.qemu.guest_agent.0", "-no-reboot"} {
+	s := Spec{Arch: catalog.X86_64, Firmware: "uefi", Memory: 512, Dir: "/w,eird"}
+	emulated := strings.Join(s.arguments("tcg"), " ")
+	for _, want := range []string{"-accel tcg -cpu max -smp 1 -m 512", "restrict=on,hostfwd=tcp:127.0.0.1:0-:22", "readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd",
+		"if=pflash,format=raw,file=vars.fd", "format=qcow2,discard=unmap,file=overlay.qcow2", "format=raw,readonly=on,file=seed.iso", "virtserialport,id=agent0",
+		"name=org.qemu.guest_agent.0", "-no-reboot", " -S ", "-sandbox on"} {
 		if !strings.Contains(emulated, want) {
 			t.Errorf("%q is missing in %s", want, emulated)
 		}
 	}
+	if strings.Contains(emulated, "/w,eird") {
+		t.Errorf("the folder's name needs quoting in %s", emulated)
+	}
 	s.Firmware = "bios"
-	if got := strings.Join(s.arguments("kvm", "/s", 1), " "); strings.Contains(got, "pflash") || !strings.Contains(got, "-accel kvm -cpu host -smp 2") {
+	if got := strings.Join(s.arguments("kvm"), " "); strings.Contains(got, "pflash") || !strings.Contains(got, "-accel kvm -cpu host -smp 2") {
 		t.Error(got)
 	}
-	if err := Firmware(catalog.ARM64, "bios"); err == nil {
-		t.Error("arm64 has no BIOS")
+	s = Spec{Arch: catalog.ARM64, Firmware: "uefi", Memory: 512}
+	if got := strings.Join(s.arguments("tcg"), " "); !strings.Contains(got, "-machine virt") || !strings.Contains(got, "AAVMF_CODE.fd") {
+		t.Error(got)
+	}
+	for _, c := range []struct {
+		arch catalog.Arch
+		name string
+	}{{catalog.ARM64, "bios"}, {catalog.X86_64, "coreboot"}, {"riscv64", "uefi"}} {
+		if err := Firmware(c.arch, c.name); err == nil {
+			t.Errorf("%s has a firmware %s", c.arch, c.name)
+		}
 	}
 	for _, arch := range catalog.Arches {
 		if Program(arch) == "" {
@@ -61,34 +83,53 @@ func TestArguments(t *testing.T) {
 	}
 }
 
+func TestAMissingFirmwareNamesItsPackage(t *testing.T) {
+	old := machines[catalog.ARM64]
+	defer func() { machines[catalog.ARM64] = old }()
+	machines[catalog.ARM64] = machine{old.program, old.board, old.cpu, map[string]flash{"uefi": {"/nowhere/CODE.fd", "/nowhere/VARS.fd", "qemu-efi-aarch64"}}}
+	_, err := Run(context.Background(), Spec{Arch: catalog.ARM64, Firmware: "uefi", Dir: t.TempDir()}, nil)
+	var r *event.Remedied
+	if !errors.As(err, &r) || !strings.HasSuffix(r.Remedy, " qemu-efi-aarch64") || !strings.Contains(err.Error(), "/nowhere/CODE.fd is missing") {
+		t.Errorf("%v, %+v", err, r)
+	}
+}
+
+func TestSeed(t *testing.T) {
+	texts := seedTexts()
+	if len(texts) != 2 || texts["meta-data"] != "instance-id: kmi-test\nlocal-hostname: kmi-test\n" || !strings.HasPrefix(texts["user-data"], "#cloud-config\n") {
+		t.Errorf("%q", texts)
+	}
+}
+
 // speak makes an agent whose guest answers as the test says: it gets each line and writes back.
-func speak(t *testing.T, answer func(line string, conn net.Conn)) *agent {
+func speak(t testing.TB, answer func(line string, conn net.Conn)) *agent {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "s")
-	l, err := net.Listen("unix", path)
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
 	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		r := bufio.NewReader(conn)
 		for {
-			conn, err := l.Accept()
+			line, err := r.ReadString('\n')
 			if err != nil {
 				return
 			}
-			go func() {
-				r := bufio.NewReader(conn)
-				for {
-					line, err := r.ReadString('\n')
-					if err != nil {
-						return
-					}
-					answer(strings.TrimPrefix(strings.TrimSpace(line), "\xff"), conn)
-				}
-			}()
+			answer(strings.TrimPrefix(strings.TrimSpace(line), "\xff"), conn)
 		}
 	}()
-	return &agent{path: path}
+	a, err := dialAgent(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(a.close)
+	return a
 }
 
 // synced answers guest-sync-delimited rightly and hands everything else on.
@@ -112,7 +153,9 @@ func TestAgent(t *testing.T) {
 	}
 	// What an earlier call left in the channel is passed over.
 	a = speak(t, func(line string, conn net.Conn) {
-		fmt.Fprint(conn, "noise\n{\"return\": 1}\nhalf {\"ret")
+		if strings.Contains(line, "guest-sync-delimited") {
+			fmt.Fprint(conn, "noise\n{\"return\": 1}\n\xff\xff{\"return\": {}}\nhalf {\"ret")
+		}
 		synced(func(string, net.Conn) { fmt.Fprint(conn, `{"return": {"X": 8}}`+"\n") })(line, conn)
 	})
 	if err := a.sync(ctx); err != nil {
@@ -120,28 +163,116 @@ func TestAgent(t *testing.T) {
 	}
 	for _, c := range []struct{ answer, want string }{
 		{`{"error": {"class": "CommandNotFound", "desc": "no such"}}` + "\n", "guest-info: CommandNotFound: no such"},
-		{"not json\n", "is not JSON"},
-		{`{"return": "text"}` + "\n", "cannot unmarshal"},
+		{"not json\n", "guest-info: the answer is not JSON"},
+		{"{\"return\": {\"X\": \n", "guest-info: the answer is not JSON"},
+		{"\xff\xff\xff\n", "guest-info: the answer is not JSON"},
+		{"{}\n", "holds neither return nor error"},
+		{`{"return": "text"}` + "\n", "has another form than expected"},
+		{strings.Repeat("[", 100000) + "\n", "guest-info: the answer is not JSON"},
 		{strings.Repeat("x", maxReply+1<<20), "a line of more than"},
+		{`{"error": {"class": "x", "desc": "` + strings.Repeat("long ", 100000) + `"}}` + "\n", "guest-info: x: long"},
 	} {
 		a := speak(t, synced(func(_ string, conn net.Conn) { fmt.Fprint(conn, c.answer) }))
-		if err := a.call(ctx, "guest-info", nil, &got); err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%.40q: %v", c.answer, err)
+		if err := a.call(ctx, "guest-info", nil, &got); err == nil || !strings.Contains(err.Error(), c.want) || len(err.Error()) > 1000 {
+			t.Errorf("%.40q: %.1000v", c.answer, err)
 		}
 	}
-	// A guest that never answers: the caller's end is the end.
-	reached := make(chan struct{}, 1)
-	a = speak(t, synced(func(string, net.Conn) { reached <- struct{}{} }))
-	ctx, cancel := context.WithCancelCause(ctx)
-	go func() { <-reached; cancel(errors.New("enough")) }()
-	if err := a.call(ctx, "guest-info", nil, &got); err == nil || err.Error() != "enough" {
+	// After an answer that made no sense the channel is put in order before the next call.
+	bad := true
+	a = speak(t, synced(func(_ string, conn net.Conn) {
+		if bad {
+			bad = false
+			fmt.Fprint(conn, "garbage\n{\"return\": {\"X\": 1}}\n")
+			return
+		}
+		fmt.Fprint(conn, `{"return": {"X": 9}}`+"\n")
+	}))
+	if err := a.call(ctx, "guest-info", nil, &got); err == nil {
+		t.Error("garbage was accepted")
+	}
+	if err := a.call(ctx, "guest-info", nil, &got); err != nil || got.X != 9 {
+		t.Errorf("after garbage: %v, %+v", err, got)
+	}
+	// Noise without an end, in lines.
+	a = speak(t, func(_ string, conn net.Conn) {
+		for {
+			if _, err := io.WriteString(conn, strings.Repeat("noise\n", 1000)); err != nil {
+				return
+			}
+		}
+	})
+	if err := a.sync(ctx); err == nil || !strings.Contains(err.Error(), "nothing but noise") {
 		t.Errorf("%v", err)
 	}
 }
 
-func FuzzReadLine(f *testing.F) {
-	f.Add("a\nb")
-	f.Add("\xff{\"return\":1}\n")
+func TestAGuestThatNeverAnswersEndsWithTheCaller(t *testing.T) {
+	for name, use := range map[string]func(*agent, context.Context) error{
+		"sync": func(a *agent, ctx context.Context) error { return a.sync(ctx) },
+		"call": func(a *agent, ctx context.Context) error { a.synced = true; return a.call(ctx, "guest-info", nil, nil) },
+		"exec": func(a *agent, ctx context.Context) error {
+			a.synced = true
+			_, _, err := a.exec(ctx, 0, "true")
+			return err
+		},
+	} {
+		reached := make(chan struct{}, 1)
+		a := speak(t, func(string, net.Conn) { reached <- struct{}{} })
+		ctx, cancel := context.WithCancelCause(context.Background())
+		go func() { <-reached; cancel(errors.New("enough")) }()
+		began := time.Now()
+		if err := use(a, ctx); err == nil || err.Error() != "enough" || time.Since(began) > 5*time.Second {
+			t.Errorf("%s: %v after %s", name, err, time.Since(began))
+		}
+	}
+}
+
+func TestExec(t *testing.T) {
+	ctx := context.Background()
+	polls := 0
+	guest := func(status string) *agent {
+		return speak(t, synced(func(line string, conn net.Conn) {
+			switch {
+			case strings.Contains(line, "guest-exec-status"):
+				if polls++; polls == 1 {
+					fmt.Fprint(conn, `{"return": {"exited": false}}`+"\n")
+					return
+				}
+				fmt.Fprint(conn, status+"\n")
+			case !strings.Contains(line, `"arg":[]`):
+				t.Errorf("no list of arguments in %s", line)
+			default:
+				fmt.Fprint(conn, `{"return": {"pid": 5}}`+"\n")
+			}
+		}))
+	}
+	if code, out, err := guest(`{"return": {"exited": true, "exitcode": 3, "out-data": "b3V0", "err-data": "ZXJy"}}`).exec(ctx, 0, "x"); code != 3 || out != "outerr" || err != nil {
+		t.Errorf("%d %q %v", code, out, err)
+	}
+	for status, want := range map[string]string{
+		`{"return": {"exited": true, "signal": 9}}`:                       "ended by signal 9",
+		`{"return": {"exited": true, "exitcode": 0, "out-data": "%%%%"}}`: "illegal base64",
+		`{"error": {"class": "GenericError", "desc": "PID 5 is gone"}}`:   "PID 5 is gone",
+	} {
+		if _, _, err := guest(status).exec(ctx, 0, "x"); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", status, err)
+		}
+	}
+	never := guest(`{"return": {"exited": false}}`)
+	if _, _, err := never.exec(ctx, 600*time.Millisecond, "x"); err == nil || err.Error() != "x in the guest did not end within 600ms" {
+		t.Errorf("%v", err)
+	}
+	if err := never.sync(ctx); err != nil {
+		t.Errorf("after a program that did not end: %v", err)
+	}
+}
+
+// FuzzReply feeds what a guest may answer to everything that reads it.
+func FuzzReply(f *testing.F) {
+	for _, s := range []string{"a\nb", "\xff{\"return\":1}\n", `{"return": {"exited": true, "exitcode": 0, "out-data": "b3V0"}}` + "\n", `{"error": {"class": "x", "desc": "y"}}` + "\n",
+		"{\"return\": [[[[\n", "{\"return\": null}\n", "{\"error\": null}\n", strings.Repeat("\xff", 40) + "\n", `{"return": 1e999}` + "\n"} {
+		f.Add(s)
+	}
 	f.Fuzz(func(t *testing.T, s string) {
 		r := bufio.NewReaderSize(strings.NewReader(s), 16)
 		for {
@@ -149,120 +280,208 @@ func FuzzReadLine(f *testing.F) {
 			if len(line) > maxReply {
 				t.Fatalf("%d bytes", len(line))
 			}
-			if err != nil {
-				return
+			var out struct {
+				Exited bool `json:"exited"`
 			}
+			if err := answer("guest-exec-status", line, &out); err != nil && len(err.Error()) > 4*maxWords {
+				t.Fatalf("an error of %d bytes", len(err.Error()))
+			}
+			if err != nil {
+				break
+			}
+		}
+		_, _, _, _ = routes(s)
+		// The same as a whole conversation: a guest that says this and hangs up.
+		ours, theirs := net.Pipe()
+		go func() {
+			go func() { _, _ = io.Copy(io.Discard, theirs) }()
+			_, _ = io.WriteString(theirs, s)
+			_ = theirs.Close()
+		}()
+		a := &agent{conn: ours, r: bufio.NewReader(ours)}
+		defer a.close()
+		if err := a.sync(context.Background()); err == nil {
+			t.Fatalf("%q knew the number", s)
 		}
 	})
 }
 
-func TestAPanicIsSeenAtOnce(t *testing.T) {
-	tt := &test{panic: make(chan string, 1)}
-	tt.console("[    1.0] Linux version 6.1")
-	tt.console("\x1b[31m[    2.0] Kernel panic - not syncing: VFS: Unable to mount root fs")
-	select {
-	case line := <-tt.panic:
-		if strings.ContainsRune(line, 0x1b) {
-			t.Errorf("%q", line)
+func TestQMP(t *testing.T) {
+	usernet := `{"return": "Hub -1 (net):\r\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r\n  TCP[HOST_FORWARD]  12       127.0.0.1 37985       10.0.2.15    22     0     0\r\n"}`
+	serve := func(answers ...string) (string, chan struct{}) {
+		l, err := net.Listen("unix", filepath.Join(t.TempDir(), "q"))
+		if err != nil {
+			t.Fatal(err)
 		}
-	default:
-		t.Error("the panic was not seen")
+		t.Cleanup(func() { _ = l.Close() })
+		more := make(chan struct{})
+		go func() {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			r := bufio.NewReader(conn)
+			fmt.Fprintln(conn, `{"QMP": {"version": {}}}`)
+			for _, a := range answers {
+				if _, err := r.ReadString('\n'); err != nil {
+					return
+				}
+				fmt.Fprintln(conn, a)
+			}
+			<-more
+		}()
+		return l.Addr().String(), more
 	}
-	for i := range 100 {
-		tt.console(fmt.Sprintf("line %d", i))
-	}
-	if len(tt.serial) != 12 || tt.serial[11] != "line 99" {
-		t.Errorf("kept %v", tt.serial)
-	}
-}
-
-// Real machines from here on, tiny ones: SeaBIOS with nothing to boot.
-func empty(t *testing.T) Spec {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("starts machines")
-	}
-	if _, err := command.Look(Program(catalog.X86_64)); err != nil {
-		t.Skip(err)
-	}
-	return Spec{Arch: catalog.X86_64, Firmware: "bios", Memory: 64, Dir: t.TempDir(), bare: true}
-}
-
-func TestNothingToBootIsSaid(t *testing.T) {
-	s := empty(t)
-	s.extra = []string{"-device", "sga"} // the BIOS's messages on the serial console
-	s.Deadline = time.Minute
-	began := time.Now()
-	_, err := Run(context.Background(), s, nil)
-	if err == nil || !strings.Contains(err.Error(), "guest agent answers: the guest gave up") || time.Since(began) > 30*time.Second {
-		t.Errorf("%v", err)
-	}
-}
-
-func TestDeadlineAndCancel(t *testing.T) {
-	s := empty(t)
-	s.Deadline = time.Second
-	began := time.Now()
-	if _, err := Run(context.Background(), s, nil); err == nil || !strings.Contains(err.Error(), "it did not get further within 1s") {
-		t.Errorf("%v", err)
-	}
-	ctx, cancel := context.WithCancelCause(context.Background())
-	bus := event.NewBus(nil)
-	sub := bus.Subscribe()
-	go func() {
-		_, _ = sub.Next(context.Background()) // it has begun
-		cancel(errors.New("stopped"))
-	}()
-	s.Deadline = time.Minute
-	if _, err := Run(ctx, s, bus.Scope("t", "test", "")); err == nil || err.Error() != "stopped" {
-		t.Errorf("%v", err)
-	}
-	if took := time.Since(began); took > 20*time.Second {
-		t.Errorf("both took %s", took)
-	}
-	out, _ := exec.Command("pgrep", "-f", s.Dir).Output()
-	if len(out) > 0 {
-		t.Errorf("QEMU is still there: %s", out)
-	}
-}
-
-func TestAPortThatIsTakenIsTriedNoMore(t *testing.T) {
-	s := empty(t)
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	ctx := context.Background()
+	path, more := serve(`{"return": {}}`, `{"event": "RESUME"}
+`+usernet+`
+{"event": "VSERPORT_CHANGE", "data": {"id": "another", "open": true}}
+{"event": "VSERPORT_CHANGE", "data": {"id": "agent0", "open": true}}
+{"event": "VSERPORT_CHANGE", "data": {"id": "agent0", "open": true}}
+{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-reset"}}`)
+	q, err := dialQMP(ctx, path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer taken.Close()
-	first := true
-	s.port = func() (int, error) {
-		if first {
-			first = false
-			return taken.Addr().(*net.TCPAddr).Port, nil
-		}
-		return freePort()
+	defer q.close()
+	if port, err := q.forwarded(ctx); err != nil || port != 37985 {
+		t.Errorf("%d, %v", port, err)
 	}
-	s.Deadline = 3 * time.Second
-	bus := event.NewBus(nil)
-	sub := bus.Subscribe()
-	_, err = Run(context.Background(), s, bus.Scope("t", "test", ""))
-	if err == nil || !strings.Contains(err.Error(), "it did not get further") {
+	<-q.opened
+	close(more)
+	if got := q.shutdown(); got != "guest-reset" {
+		t.Error(got)
+	}
+	if err := q.call(ctx, "cont", nil, nil); err == nil {
+		t.Error("a QEMU that has hung up answered")
+	}
+	path, more = serve(`{"return": {}}`, `{"return": "nothing"}`)
+	defer close(more)
+	if q, err = dialQMP(ctx, path, nil); err != nil {
+		t.Fatal(err)
+	}
+	defer q.close()
+	if _, err := q.forwarded(ctx); err == nil || !strings.Contains(err.Error(), "names no forwarded port") {
 		t.Errorf("%v", err)
 	}
-	events, _ := sub.Poll()
-	var said strings.Builder
-	for _, e := range events {
-		said.WriteString(e.Line + "\n")
-	}
-	if !strings.Contains(said.String(), "was taken meanwhile: trying another") {
-		t.Error(said.String())
+	ended := make(chan struct{})
+	close(ended)
+	if _, err := dialQMP(ctx, filepath.Join(t.TempDir(), "nobody"), ended); err == nil || err.Error() != "QEMU ended at once" {
+		t.Errorf("%v", err)
 	}
 }
 
-func TestQEMUThatEndsIsExplained(t *testing.T) {
-	s := empty(t)
-	s.extra = []string{"-device", "no-such-device"}
-	_, err := Run(context.Background(), s, nil)
-	if err == nil || !strings.Contains(err.Error(), "no-such-device") {
-		t.Errorf("%v", err)
+func TestConsole(t *testing.T) {
+	for _, c := range []struct{ text, panic, kernel string }{
+		{"\x1bc\x1b[2J[    0.000000] Linux version 6.1.0-56 (gcc)\r\n[ 1.0] Unpacking initramfs\n", "", "Linux version 6.1.0-56"},
+		{"\x1b[31m[    2.0] Kernel panic - not syncing: VFS: Unable to mount root fs\n", "[    2.0] Kernel panic - not syncing: VFS: Unable to mount root fs", ""},
+		{"[2.0] sysctl kernel.panic = 10\n", "", ""},
+		{"Gave up waiting for root\r\n\r\n(initramfs) ", "(initramfs)", ""},
+		{"(initramfs) [ 9.1] random: crng init done\r\n", "(initramfs) [ 9.1] random: crng init done", ""},
+		{"error: no such device\r\nEntering rescue mode...\r\ngrub rescue> ", "grub rescue>", ""},
+		{"\x1b[0m\x1b[30mgrub> \x1b[K", "grub>", ""},
+		{"BdsDxe: No bootable option or device was found.\r\n", "BdsDxe: No bootable option or device was found.", ""},
+		{"UEFI Interactive Shell v2.2\r\nShell> ", "Shell>", ""},
+		{"You are in emergency mode. After logging in, type ...\n", "You are in emergency mode. After logging in, type ...", ""},
+		{"# dracut (initramfs) is built\n", "", ""},
+	} {
+		for _, size := range []int{1, 1000} { // QEMU hands over byte by byte
+			panicked := ""
+			con := newConsole(nil, func(line string) { panicked = line })
+			for rest := c.text; rest != ""; {
+				n := min(size, len(rest))
+				_, _ = con.Write([]byte(rest[:n]))
+				rest = rest[n:]
+			}
+			kernel := ""
+			select {
+			case kernel = <-con.kernel:
+			default:
+			}
+			if !strings.HasPrefix(c.panic, panicked) || (panicked == "") != (c.panic == "") || kernel != c.kernel {
+				t.Errorf("%q in pieces of %d: panic %q, kernel %q", c.text, size, panicked, kernel)
+			}
+		}
+	}
+}
+
+func TestAFloodOnTheConsoleIsBounded(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "log")
+	scope := event.NewBus(nil).Scope("t", "test", file)
+	con := newConsole(scope, func(string) {})
+	chunk := []byte(strings.Repeat("x", 1<<20))
+	for range maxConsole>>20 + 8 {
+		_, _ = con.Write(chunk) // never a line end
+	}
+	for i := range 100 {
+		_, _ = con.Write(fmt.Appendf(nil, "\n%d %s", i, strings.Repeat("y", 5000)))
+	}
+	_, _ = con.Write([]byte("\nlast words"))
+	if len(con.line) > maxConsoleLine || len(con.last()) > lastLines*(maxLastLine+10) {
+		t.Errorf("%d bytes of a line, %d of the last ones are kept", len(con.line), len(con.last()))
+	}
+	con.close()
+	scope.End("", nil)
+	log, err := os.ReadFile(file)
+	if err != nil || len(log) > maxConsole+1<<20 {
+		t.Fatalf("%d bytes logged, %v", len(log), err)
+	}
+	for _, want := range []string{"has printed 32 MiB: what follows is left out here", "bytes of the console were left out"} {
+		if !strings.Contains(string(log), want) {
+			t.Errorf("the log does not say %q", want)
+		}
+	}
+	// What fits is kept to its last byte.
+	scope = event.NewBus(nil).Scope("t", "test", file+"2")
+	con = newConsole(scope, func(string) {})
+	_, _ = con.Write([]byte("one\r\ntwo without an end"))
+	con.close()
+	scope.End("", nil)
+	if log, _ := os.ReadFile(file + "2"); string(log) != "one\ntwo without an end\n" {
+		t.Errorf("%q", log)
+	}
+}
+
+func FuzzConsole(f *testing.F) {
+	f.Add("a\r\nb\x1b[31m\n(initramfs) ", uint64(1))
+	f.Add("grub> \xff\n\n", uint64(2))
+	f.Fuzz(func(t *testing.T, s string, seed uint64) {
+		con := newConsole(nil, func(line string) {
+			if strings.ContainsAny(line, "\x1b\n\r") {
+				t.Fatalf("%q", line)
+			}
+		})
+		random := rand.New(rand.NewPCG(seed, 0))
+		for p := []byte(s); len(p) > 0; {
+			n := 1 + random.IntN(len(p))
+			_, _ = con.Write(p[:n])
+			p = p[n:]
+		}
+		if len(con.line) > maxConsoleLine || len(con.tail) > lastLines {
+			t.Fatalf("%d bytes, %d lines", len(con.line), len(con.tail))
+		}
+	})
+}
+
+func TestRoutes(t *testing.T) {
+	const head = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
+	const local = "enp0s3\t0002000A\t00000000\t0001\t0\t0\t1024\t00FFFFFF\t0\t0\t0\n"
+	for _, c := range []struct {
+		text, local, router, names string
+		dangling                   bool
+	}{
+		{head, "", "", "", false},
+		{head + local, "enp0s3", "", "", false},
+		{head + "eth0\t00000000\t0202000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n" + local, "enp0s3", "eth0 (IPv4)", "", false},
+		{head + local + "00000000000000000000000000000000 00 00000000000000000000000000000000 00 fe800000000000000000000000000002 00000400 00000001 00000000 00450003   enp0s3\n" +
+			"00000000000000000000000000000000 00 00000000000000000000000000000000 00 00000000000000000000000000000000 ffffffff 00000001 00000000 00200200       lo\n" +
+			"nameserver 127.0.0.53\nnameserver fec0::3\n", "enp0s3", "enp0s3 (IPv6)", "127.0.0.53 fec0::3", false},
+		{head + local + "dangling\n", "enp0s3", "", "", true},
+	} {
+		local, router, names, dangling := routes(c.text)
+		if local != c.local || router != c.router || strings.Join(names, " ") != c.names || dangling != c.dangling {
+			t.Errorf("%q: %q %q %q %v", c.text, local, router, names, dangling)
+		}
 	}
 }
