@@ -281,5 +281,5 @@ func (o *options) runConsole(cmd *cobra.Command) error {
 			flags = append(flags, "--"+f.Name, f.Value.String())
 		}
 	})
-	return ui.Run(cmd.Context(), e, ui.Options{In: os.Stdin, Out: os.Stdout, NoColor: os.Getenv("NO_COLOR") != "", Flags: flags})
+	return ui.Run(cmd.Context(), e, ui.Options{In: os.Stdin, Out: os.Stdout, NoColor: os.Getenv("NO_COLOR") != "", Look: true, Flags: flags})
 }

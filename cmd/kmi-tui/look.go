@@ -1,17 +1,22 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/fetch"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/readme"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/upstream"
 )
 
 // chartCommand prints the release chart.
@@ -43,47 +48,117 @@ func (o *options) chartCommand() *cobra.Command {
 	}
 }
 
+// recordings is where a repository keeps what upstreams answered, beside its catalogue.
+const recordings = "internal/engine/upstream/testdata/recorded"
+
 // checkCommand says whether the catalogue and the README are right.
 func (o *options) checkCommand() *cobra.Command {
-	return &cobra.Command{
+	var recorded string
+	var record bool
+	cmd := &cobra.Command{
 		Use: "check", Short: "Say every mistake of the catalogue, and where README.md differs from it", Args: cobra.NoArgs,
+		Long: `check reads distros.toml and says every mistake with its line and what to write instead, and where README.md differs.
+It runs the descriptions of upstreams against recorded answers, where there are any; with --record it asks upstreams, and
+records what they answer.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := o.form("text", "json"); err != nil {
 				return err
 			}
-			var problems catalog.Problems
+			var result struct {
+				OK       bool             `json:"ok"`
+				Problems catalog.Problems `json:"problems"`
+				README   string           `json:"readme,omitempty"`
+				Tried    []engine.Tried   `json:"upstreams,omitempty"`
+			}
 			c, err := o.loadCatalog()
-			if err != nil && !errors.As(err, &problems) {
+			if err != nil && !errors.As(err, &result.Problems) {
 				return err
 			}
-			var differs error
-			if err == nil {
-				differs = readme.CheckChart(filepath.Join(filepath.Dir(c.Path), "README.md"), c)
-			}
-			if o.output == "json" {
-				result := struct {
-					OK       bool             `json:"ok"`
-					Problems catalog.Problems `json:"problems"`
-					README   string           `json:"readme,omitempty"`
-				}{err == nil && differs == nil, problems, ""}
-				if differs != nil {
+			var wrong []error
+			if err != nil {
+				wrong = append(wrong, err)
+			} else {
+				if differs := readme.CheckChart(filepath.Join(filepath.Dir(c.Path), "README.md"), c); differs != nil {
 					result.README = differs.Error()
+					wrong = append(wrong, differs)
 				}
+				if result.Tried, err = tryUpstreams(cmd.Context(), c, recorded, record); err != nil {
+					return err
+				}
+				for _, t := range result.Tried {
+					if t.Problem == "" || !t.Recorded {
+						continue
+					}
+					err := fmt.Errorf("%s:%d: flavor %q: its description does not fit: %s", c.Path, t.Line, t.Flavor, t.Problem)
+					if t.Remedy != "" {
+						err = event.WithRemedy(err, "%s", t.Remedy)
+					}
+					wrong = append(wrong, err)
+				}
+			}
+			result.OK = len(wrong) == 0
+			if o.output == "json" {
 				if err := json.NewEncoder(os.Stdout).Encode(result); err != nil {
 					return err
 				}
+			} else {
+				o.printTried(result.Tried)
 			}
-			if err != nil {
-				return &engine.NotStarted{Err: err}
-			}
-			if differs != nil {
-				return &engine.NotStarted{Err: differs}
+			if len(wrong) > 0 {
+				return &engine.NotStarted{Err: errors.Join(wrong...)}
 			}
 			if o.output == "text" {
 				fmt.Printf("%s: %d flavors, no mistakes; README.md holds the same chart\n", c.Path, len(c.Flavors))
 			}
 			return nil
 		},
+	}
+	cmd.Flags().StringVar(&recorded, "recorded", "", "`DIR` of recorded upstream answers (default: "+recordings+" beside the catalogue)")
+	cmd.Flags().BoolVar(&record, "record", false, "ask upstreams, and record what they answer in that folder")
+	return cmd
+}
+
+// tryUpstreams runs the descriptions of upstreams against what is recorded, or asks them and records it.
+func tryUpstreams(ctx context.Context, c *catalog.Catalog, dir string, record bool) ([]engine.Tried, error) {
+	named := dir != ""
+	if !named {
+		dir = filepath.Join(filepath.Dir(c.Path), recordings)
+	}
+	if record {
+		client := fetch.NewClient()
+		tried := engine.Try(ctx, c, upstream.Recorder{Next: client.Transport, Dir: dir, Most: 1 << 20}, time.Now())
+		return tried, fetch.WriteFile(filepath.Join(dir, "DATE"), []byte(time.Now().UTC().Format(time.DateOnly)+"\n"), 0o644)
+	}
+	if _, err := os.Stat(dir); err != nil {
+		if named {
+			return nil, err
+		}
+		return nil, nil
+	}
+	return engine.TryRecorded(ctx, c, os.DirFS(dir)), nil
+}
+
+// printTried says what the descriptions found: in short, or with --verbose every file.
+func (o *options) printTried(tried []engine.Tried) {
+	fits := 0
+	for _, t := range tried {
+		switch {
+		case !t.Recorded:
+			fmt.Printf("%s: not tried: %s\n", t.Flavor, event.Clean(t.Problem))
+		case t.Problem == "":
+			fits++
+		}
+		if o.verbose {
+			for _, f := range t.Found {
+				fmt.Printf("%s: %s, %s\n", f.Target, event.Clean(f.Build), f.URL)
+			}
+			for _, l := range t.Left {
+				fmt.Printf("%s:%s\n", t.Flavor, event.Clean(l))
+			}
+		}
+	}
+	if len(tried) > 0 {
+		fmt.Printf("%d of %d descriptions of upstreams fit what is recorded\n", fits, len(tried))
 	}
 }
 

@@ -36,6 +36,7 @@ type Config struct {
 	Password []byte // its passphrase
 	KeyDir   string // where the default key pair is, or is made at its first use
 
+	Backoff  time.Duration    // before an upstream's document is asked for a second time; 0 means 300 ms
 	Insecure bool             // allow plain http to registries that are not loopback
 	Now      func() time.Time // nil means time.Now
 	Commit   string           // commit of the repository that builds; "" asks git in the catalogue's folder
@@ -100,7 +101,10 @@ func (e *Engine) Destination() string { return e.cfg.Registry }
 func (e *Engine) Logs() string { return e.logs }
 
 // scope makes the reporter of a target's stage, with its raw log on disk.
-func (e *Engine) scope(target string, stage Stage) *event.Scope {
+func (e *Engine) scope(bus *event.Bus, target string, stage Stage) *event.Scope {
+	if bus != e.bus {
+		return bus.Scope(target, string(stage), "") // nobody listens
+	}
 	dir := filepath.Join(e.logs, strings.NewReplacer(":", "-", "/", "-").Replace(target))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return e.bus.Scope(target, string(stage), "")

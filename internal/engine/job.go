@@ -25,6 +25,7 @@ import (
 	"github.com/ContainerCraft/kmi-tui/internal/engine/disk"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/fetch"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/integrity"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/publish"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/trust"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/upstream"
@@ -36,6 +37,7 @@ type job struct {
 	target Target
 	force  bool
 
+	asking    *asking
 	repo      publish.Repository
 	snapshot  *upstream.Snapshot
 	key       string // content key, hex
@@ -80,23 +82,37 @@ func (j *job) identity() string {
 }
 
 func (j *job) query(flavor *catalog.Flavor, release *catalog.Release, only []string, scope *event.Scope) upstream.Query {
-	return upstream.Query{Flavor: flavor, Release: release, Arch: j.target.Arch, Project: &j.e.cfg.Catalog.Project, Only: only, Mirrors: j.e.cfg.Mirrors, Now: j.e.cfg.Now, Client: j.e.client,
+	return upstream.Query{Flavor: flavor, Release: release, Arch: j.target.Arch, Project: &j.e.cfg.Catalog.Project, Only: only, Mirrors: j.e.mirrors(), Now: j.e.cfg.Now, Client: j.e.client,
+		Web: j.asking.web, Ring: integrity.Pinned(),
 		State: func(name string) string { return j.e.cache.Path("upstream", name) },
 		Lock:  func(ctx context.Context, name string) (func(), error) { return j.e.cache.Lock(ctx, name, scope) }}
 }
 
 // contentKey names what the guest is made of: its packages and the recipe. It decides whether there is anything new.
 func (j *job) contentKey() (string, error) {
-	o := *j.target.Flavor.Origin
-	o.Boot = map[catalog.Arch]catalog.Boot{j.target.Arch: o.Boot[j.target.Arch]}
+	o := j.target.Flavor.Origin
 	b := o.Boot[j.target.Arch]
 	b.Firmware, b.Memory = nil, 0 // what the test uses is not in the guest
-	o.Boot[j.target.Arch] = b
+	// How upstream is found is not in it either.
+	type recipe struct {
+		Kind, Format string
+		Archives     []string
+		ArchNames    map[catalog.Arch]string
+		Packages     map[string]string
+		System       []string
+		Sources      []string
+		Cmdline      string
+		Run          []string
+		Licences     []string
+		Files        []catalog.File
+		Boot         map[catalog.Arch]catalog.Boot
+	}
 	data, err := json.Marshal(struct {
 		Builder, Arch, Codename, Size, Snapshot string
 		Roots                                   []string
-		Origin                                  catalog.Origin
-	}{disk.Version, string(j.target.Arch), j.target.Release.Codename, j.e.cfg.Catalog.Project.DiskSize, j.snapshot.Checksum, j.snapshot.Roots, o})
+		Origin                                  recipe
+	}{disk.Version, string(j.target.Arch), j.target.Release.Codename, j.e.cfg.Catalog.Project.DiskSize, j.snapshot.Checksum, j.snapshot.Roots,
+		recipe{o.Kind, o.Format, o.Archives, o.ArchNames, o.Packages, o.System, o.Sources, o.Cmdline, o.Run, o.Licences, o.Files, map[catalog.Arch]catalog.Boot{j.target.Arch: b}}})
 	if err != nil {
 		return "", err
 	}
@@ -125,12 +141,14 @@ func (j *job) resolve(ctx context.Context, scope *event.Scope) (string, error) {
 	}()
 	j.snapshot, err = upstream.Find(ctx, j.query(j.target.Flavor, j.target.Release, nil, scope), scope)
 	c := <-registry
+	s := j.snapshot
+	if s != nil {
+		j.plan.Upstream = &Upstream{URL: s.URL, Size: s.Size, Date: s.Date, Build: s.Build, Checksum: s.Checksum, Signature: s.Signature, Trust: s.Trust}
+	}
 	if err = errors.Join(err, c.err); err != nil {
 		return "", err
 	}
 	j.published = c.state
-	s := j.snapshot
-	j.plan.Upstream = &Upstream{URL: s.URL, Size: s.Size, Date: s.Date, Build: s.Build, Checksum: s.Checksum, Signature: s.Signature}
 	if j.key, err = j.contentKey(); err != nil {
 		return "", err
 	}
@@ -142,7 +160,11 @@ func (j *job) resolve(ctx context.Context, scope *event.Scope) (string, error) {
 	if err := j.decide(ctx, labels, c.tags); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%s, %d packages, %s, %s; %s: %s", s.Build, len(s.Packages), fetch.Size(s.Size), keyIDs(s.Signature), j.plan.Action, j.plan.Reason), nil
+	what := fetch.Size(s.Size)
+	if len(s.Packages) > 0 {
+		what = fmt.Sprintf("%d packages, %s", len(s.Packages), what)
+	}
+	return fmt.Sprintf("%s, %s, %s; %s: %s", s.Build, what, keyIDs(s.Signature), j.plan.Action, j.plan.Reason), nil
 }
 
 var fingerprints = regexp.MustCompile(`\b[0-9A-F]{24}([0-9A-F]{16})\b`)

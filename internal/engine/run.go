@@ -1,93 +1,120 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 )
-
-// resolving is how many targets are resolved at once.
-const resolving = 8
 
 // Now is the engine's clock.
 func (e *Engine) Now() time.Time { return e.cfg.Now() }
 
-// Plan says what a run would do with every target of the selection, and why. It changes nothing but the cache of
-// upstreams' indexes. Errors: *NotStarted; a target that cannot be decided is in the plan, as Fail.
+// Plan says what a run would do with every target of the selection, and why: also with those whose way ends before they
+// are published, with releases that are left out and with flavors that have none. Without Only and Levels it is about
+// every level. It changes nothing but the cache
+// of upstreams' answers. Errors: *NotStarted; what cannot be decided is in the plan, as Fail.
 func (e *Engine) Plan(ctx context.Context, sel Selection) ([]Plan, error) {
-	targets, bare, err := e.selected(sel)
+	return e.plans(ctx, sel, e.bus, func(Plan) {})
+}
+
+// Look plans everything and tells each plan as soon as it is made, one at a time. It publishes no events.
+func (e *Engine) Look(ctx context.Context, each func(Plan)) error {
+	_, err := e.plans(ctx, Selection{}, event.NewBus(e.cfg.Now), each)
+	return err
+}
+
+func (e *Engine) plans(ctx context.Context, sel Selection, bus *event.Bus, each func(Plan)) ([]Plan, error) {
+	flavors, selectors, err := e.chosen(sel, true)
 	if err != nil {
 		return nil, err
 	}
-	if err := e.preflight(ctx, Resolve); err != nil {
-		return nil, err
+	var mu sync.Mutex
+	told := func(p Plan) Plan {
+		mu.Lock()
+		defer mu.Unlock()
+		each(p)
+		return p
 	}
-	plans := make([]Plan, len(targets))
-	limit := make(chan struct{}, resolving)
-	var wg sync.WaitGroup
-	for i, t := range targets {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			limit <- struct{}{}
-			defer func() { <-limit }()
-			j := e.job(t, sel)
-			if t.Unsupported != "" {
-				j.plan.Action, j.plan.Reason = None, t.Unsupported
-			} else {
-				j.step(ctx, 0)
-				if j.result.State == event.Failed {
-					j.plan.Action, j.plan.Reason = Fail, j.result.Error
-				}
-			}
-			plans[i] = j.plan
-		}()
+	a := e.ask(bus)
+	plans := make([][]Plan, len(flavors))
+	err = e.each(ctx, a, flavors, selectors, Resolve, func(i int, targets []Target, others []Plan) {
+		list := make([]Plan, len(targets))
+		var wg sync.WaitGroup
+		for k, t := range targets {
+			wg.Add(1)
+			go func() {
+				defer wg.Done()
+				list[k] = told(e.plan(ctx, a, t, sel))
+			}()
+		}
+		for _, o := range others {
+			list = append(list, told(o))
+		}
+		wg.Wait()
+		plans[i] = list
+	})
+	if err == nil {
+		err = ctx.Err()
 	}
-	wg.Wait()
-	for _, f := range bare {
-		plans = append(plans, Plan{Target: f.ID, Action: None, Reason: e.bare()})
-	}
-	return plans, ctx.Err()
+	return slices.Concat(plans...), err
 }
 
-// bare says why a flavor without releases has nothing to build.
-func (e *Engine) bare() string {
-	return "not supported yet: its upstream is not described in the catalogue"
+// plan decides about one target.
+func (e *Engine) plan(ctx context.Context, a *asking, t Target, sel Selection) Plan {
+	j := e.job(t, sel, a)
+	j.step(ctx, 0)
+	p := &j.plan
+	switch {
+	case j.result.State == event.Failed:
+		p.Action, p.Reason = Fail, j.result.Error
+	case p.Action == Build && t.Unsupported != "" && slices.Index(Stages, cmp.Or(sel.Until, Publish)) > slices.Index(Stages, t.Last):
+		p.Action, p.Reason = None, t.Unsupported
+	case p.Action == Build && len(sel.Only) == 0 && len(sel.Levels) == 0 && t.Flavor.Level == catalog.Planned:
+		p.Action, p.Reason = None, "planned: built when it is named with --only, or with --level planned"
+	}
+	return *p
 }
 
 // Run takes the selected targets along the way of an image. A target that fails does not stop the others. The summary
 // has every target; the error is a *NotStarted, or nil.
 func (e *Engine) Run(ctx context.Context, sel Selection) (Summary, error) {
 	began := e.cfg.Now()
-	targets, bare, err := e.selected(sel)
+	last := cmp.Or(sel.Until, Publish)
+	flavors, _, err := e.chosen(sel, false)
 	if err != nil {
 		return Summary{}, err
 	}
-	last := sel.Until
-	if last == "" {
-		last = Publish
+	if slices.ContainsFunc(flavors, func(f *catalog.Flavor) bool { return f.Origin != nil && f.Origin.Kind == "packages" }) {
+		if err := e.preflight(ctx, last); err != nil {
+			return Summary{}, err
+		}
+	}
+	// Upstreams are asked only of what can go the way to its end.
+	a := e.ask(e.bus)
+	targets, others, err := e.selected(ctx, a, sel, last)
+	if err != nil {
+		return Summary{}, err
 	}
 	able := 0
 	for _, t := range targets {
-		if t.Unsupported == "" {
+		if t.able(last) {
 			able++
 		}
 	}
-	if able == 0 && len(sel.Only) > 0 {
-		why := e.bare()
+	if able == 0 && len(sel.Only) > 0 && !slices.ContainsFunc(others, func(p Plan) bool { return p.Action == Fail }) {
+		var why string
 		if len(targets) > 0 {
 			why = targets[0].String() + ": " + targets[0].Unsupported
 		} else {
-			why = bare[0].ID + ": " + why
+			why = others[0].Target + ": " + others[0].Reason
 		}
 		return Summary{}, notStarted("none of the selected targets can be built: %s", why)
-	}
-	if err := e.preflight(ctx, last); err != nil {
-		return Summary{}, err
 	}
 	// A wrong passphrase is found now, not after the build. A key that is there or was named is loaded; the embedded
 	// default is made when something is signed.
@@ -98,11 +125,11 @@ func (e *Engine) Run(ctx context.Context, sel Selection) (Summary, error) {
 	}
 	e.pruneLogs()
 	results := make([]Result, len(targets))
-	resolve, work := make(chan struct{}, resolving), make(chan struct{}, e.cfg.Jobs)
+	work := make(chan struct{}, e.cfg.Jobs)
 	var wg sync.WaitGroup
 	for i, t := range targets {
-		j := e.job(t, sel)
-		if t.Unsupported != "" {
+		j := e.job(t, sel, a)
+		if !t.able(last) {
 			j.result.State, j.result.Reason = event.Skipped, t.Unsupported
 			results[i] = j.result
 			continue
@@ -112,9 +139,7 @@ func (e *Engine) Run(ctx context.Context, sel Selection) (Summary, error) {
 			defer wg.Done()
 			began := e.cfg.Now()
 			e.bus.Publish(event.Event{Target: t.String(), Kind: event.Started})
-			resolve <- struct{}{}
 			more := j.step(ctx, 0)
-			<-resolve
 			if more && (j.nothing != nil || last == Resolve) {
 				j.rest(ctx, last) // takes no time: it need not wait for its turn
 			} else if more {
@@ -133,8 +158,13 @@ func (e *Engine) Run(ctx context.Context, sel Selection) (Summary, error) {
 		}()
 	}
 	wg.Wait()
-	for _, f := range bare {
-		results = append(results, Result{Target: f.ID, State: event.Skipped, Reason: e.bare()})
+	for _, p := range others {
+		r := Result{Target: p.Target, State: event.Skipped, Reason: p.Reason, Stages: []StageTime{}}
+		if p.Action == Fail {
+			r.State, r.Reason, r.Error = event.Failed, "", p.Reason
+			e.bus.Publish(event.Event{Target: r.Target, Kind: r.State, Error: r.Error})
+		}
+		results = append(results, r)
 	}
 	s := Summary{Results: results, Seconds: e.cfg.Now().Sub(began).Seconds()}
 	end := event.Event{Kind: event.Finished, Seconds: s.Seconds, Reason: fmt.Sprintf("%d targets", len(s.Results))}
@@ -145,8 +175,13 @@ func (e *Engine) Run(ctx context.Context, sel Selection) (Summary, error) {
 	return s, nil
 }
 
-func (e *Engine) job(t Target, sel Selection) *job {
-	return &job{e: e, target: t, force: sel.Force, plan: Plan{Target: t.String(), Action: Fail}, result: Result{Target: t.String(), Stages: []StageTime{}}}
+// able says whether the target's way goes as far as a stage.
+func (t Target) able(last Stage) bool {
+	return t.Unsupported == "" || slices.Index(Stages, last) <= slices.Index(Stages, t.Last)
+}
+
+func (e *Engine) job(t Target, sel Selection, a *asking) *job {
+	return &job{e: e, target: t, force: sel.Force, asking: a, plan: Plan{Target: t.String(), Action: Fail, Licence: licence(t.Flavor), Origin: origin(t.Flavor)}, result: Result{Target: t.String(), Stages: []StageTime{}}}
 }
 
 // rest runs the stages after resolve up to the last one.
@@ -164,7 +199,7 @@ func (j *job) rest(ctx context.Context, last Stage) {
 // step runs one stage and reports it. It returns whether the next may follow.
 func (j *job) step(ctx context.Context, i int) bool {
 	w := way[i]
-	scope := j.e.scope(j.target.String(), w.stage)
+	scope := j.e.scope(j.asking.bus, j.target.String(), w.stage)
 	scope.Start()
 	var reason string
 	var err error

@@ -17,38 +17,6 @@ func (n *NotStarted) Unwrap() error { return n.Err }
 
 func notStarted(format string, args ...any) error { return &NotStarted{fmt.Errorf(format, args...)} }
 
-// all lists every target of the catalogue in the chart's order.
-func (e *Engine) all() []Target {
-	var list []Target
-	for i := range e.cfg.Catalog.Flavors {
-		f := &e.cfg.Catalog.Flavors[i]
-		for r := range f.Releases {
-			for _, arch := range f.Arch {
-				t := Target{Flavor: f, Release: &f.Releases[r], Arch: arch}
-				t.Unsupported = e.unsupported(t)
-				list = append(list, t)
-			}
-		}
-	}
-	return list
-}
-
-// unsupported says why this program cannot build a target yet.
-func (e *Engine) unsupported(t Target) string {
-	o := t.Flavor.Origin
-	switch {
-	case o == nil:
-		return "not supported yet: its upstream is not described in " + path.Base(e.cfg.Catalog.Path)
-	case o.Kind != "packages" || o.Format != "deb":
-		return fmt.Sprintf("not supported yet: origin %s %s", o.Kind, o.Format)
-	case o.Boot[t.Arch].Kernel == "":
-		return fmt.Sprintf("not supported yet: no boot loader is described for %s", t.Arch)
-	case t.Arch != hostArch():
-		return fmt.Sprintf("not supported yet: building for %s on a machine that is %s", t.Arch, hostArch())
-	}
-	return ""
-}
-
 // selector is one of Selection.Only, in its parts.
 type selector struct{ text, flavor, release, arch string }
 
@@ -73,15 +41,9 @@ func match(pattern, name string) bool {
 	return ok
 }
 
-// Targets lists the targets that a selection means, in the chart's order, those that cannot be built yet among them. A
-// selector that means nothing is a *NotStarted that lists the valid ones.
-func (e *Engine) Targets(sel Selection) ([]Target, error) {
-	targets, _, err := e.selected(sel)
-	return targets, err
-}
-
-// selected also returns the flavors that the selection means and that have no releases to build yet.
-func (e *Engine) selected(sel Selection) (targets []Target, bare []*catalog.Flavor, err error) {
+// chosen are the flavors that a selection may mean, and its selectors. planned says whether those of that level count
+// without being named. A selector that fits no flavor is a *NotStarted that lists those there are.
+func (e *Engine) chosen(sel Selection, planned bool) (flavors []*catalog.Flavor, selectors []selector, err error) {
 	for _, l := range sel.Levels {
 		if !slices.Contains(catalog.Levels, l) {
 			return nil, nil, notStarted("level %q: write one of planned, preview, proposed, stable", l)
@@ -90,13 +52,6 @@ func (e *Engine) selected(sel Selection) (targets []Target, bare []*catalog.Flav
 	if sel.Until != "" && !slices.Contains(Stages, sel.Until) {
 		return nil, nil, notStarted("stage %q: write one of %s", sel.Until, join(Stages))
 	}
-	level := func(f *catalog.Flavor) bool {
-		if len(sel.Levels) > 0 {
-			return slices.Contains(sel.Levels, f.Level)
-		}
-		return len(sel.Only) > 0 || f.Level != catalog.Planned
-	}
-	var selectors []selector
 	for _, text := range sel.Only {
 		if text = strings.TrimSpace(text); text == "" {
 			continue
@@ -108,59 +63,40 @@ func (e *Engine) selected(sel Selection) (targets []Target, bare []*catalog.Flav
 		selectors = append(selectors, s)
 	}
 	used := make([]bool, len(selectors))
-	all := e.all()
-	for _, t := range all {
-		chosen := len(selectors) == 0
-		for i, s := range selectors {
-			if match(s.flavor, t.Flavor.ID) && match(s.release, t.Release.Version) && match(s.arch, string(t.Arch)) {
-				used[i], chosen = true, true
-			}
-		}
-		if chosen && level(t.Flavor) {
-			targets = append(targets, t)
-		}
-	}
+	var ids []string
 	for i := range e.cfg.Catalog.Flavors {
 		f := &e.cfg.Catalog.Flavors[i]
-		if len(f.Releases) > 0 {
-			continue
-		}
-		chosen := len(selectors) == 0
+		ids = append(ids, f.ID)
+		named := len(selectors) == 0
 		for i, s := range selectors {
-			if match(s.flavor, f.ID) && s.release == "*" && (s.arch == "*" || slices.ContainsFunc(f.Arch, func(a catalog.Arch) bool { return match(s.arch, string(a)) })) {
-				used[i], chosen = true, true
+			if match(s.flavor, f.ID) && (s.arch == "*" || slices.ContainsFunc(f.Arch, func(a catalog.Arch) bool { return match(s.arch, string(a)) })) {
+				named, used[i] = true, true
 			}
 		}
-		if chosen && level(f) {
-			bare = append(bare, f)
+		level := planned || len(selectors) > 0 || f.Level != catalog.Planned
+		if len(sel.Levels) > 0 {
+			level = slices.Contains(sel.Levels, f.Level)
+		}
+		if named && level {
+			flavors = append(flavors, f)
 		}
 	}
 	for i, s := range selectors {
 		if !used[i] {
-			return nil, nil, notStarted("selector %q fits nothing in %s; there are: %s", s.text, e.cfg.Catalog.Path, e.valid(all))
+			return nil, nil, notStarted("selector %q fits nothing in %s; its flavors are: %s", s.text, e.cfg.Catalog.Path, strings.Join(ids, ", "))
 		}
 	}
-	if len(targets) == 0 && len(bare) == 0 {
+	if len(flavors) == 0 {
 		return nil, nil, notStarted("nothing in %s has the level and the name that were asked for", e.cfg.Catalog.Path)
 	}
-	return targets, bare, nil
+	return flavors, selectors, nil
 }
 
-// valid lists what selectors can name.
-func (e *Engine) valid(all []Target) string {
-	var names []string
-	for i := range e.cfg.Catalog.Flavors {
-		f := &e.cfg.Catalog.Flavors[i]
-		if len(f.Releases) == 0 {
-			names = append(names, f.ID)
-		}
-		for _, t := range all {
-			if t.Flavor == f {
-				names = append(names, t.String())
-			}
-		}
-	}
-	return strings.Join(names, ", ")
+// fits says whether selectors mean a release for an architecture; "" stands for any.
+func fits(selectors []selector, flavor, release string, arch catalog.Arch) bool {
+	return len(selectors) == 0 || slices.ContainsFunc(selectors, func(s selector) bool {
+		return match(s.flavor, flavor) && (release == "" && s.release == "*" || match(s.release, release)) && (arch == "" || match(s.arch, string(arch)))
+	})
 }
 
 func join[T ~string](list []T) string {

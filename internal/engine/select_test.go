@@ -25,12 +25,13 @@ func TestSelectors(t *testing.T) {
 		{"debian", "", "debian:13/x86_64 debian:13/arm64 debian:12/x86_64 debian:12/arm64"},
 		{"debian:12", "", "debian:12/x86_64 debian:12/arm64"},
 		{"debian:12/x86_64", "", "debian:12/x86_64"},
-		{"*/arm64", "", "debian:13/arm64 debian:12/arm64 almalinux alpine centos fedora openwrt rhcos ubuntu"},
+		{"*/arm64", "", "debian:13/arm64 debian:12/arm64 almalinux alpine centos fedora freebsd openwrt rhcos ubuntu"},
 		{"deb*:1[23]/x86*", "", "debian:13/x86_64 debian:12/x86_64"},
 		{"neutrino,fedora", "", "fedora neutrino"},
-		{"", "planned", "neutrino nixos openbsd openwrt opnsense opensuse pfsense rhcos rocky"},
+		{"", "planned", "freebsd neutrino nixos openbsd openwrt opnsense opensuse pfsense rhcos rocky"},
 		{"fedora*", "planned", "error nothing in"},
-		{"fedora:44", "", "error selector \"fedora:44\" fits nothing"},
+		{"fedora:44", "", "fedora"},
+		{"debian:11", "", "error selector \"debian:11\" fits nothing"},
 		{"debian:12/riscv64", "", "error fits nothing"},
 		{"[", "", "error write FLAVOR"},
 		{"a/b/c", "", "error fits nothing"},
@@ -42,7 +43,7 @@ func TestSelectors(t *testing.T) {
 		if x.levels != "" {
 			sel.Levels = []catalog.Level{catalog.Level(x.levels)}
 		}
-		targets, bare, err := e.selected(sel)
+		targets, others, err := e.selected(t.Context(), nil, sel, Publish)
 		if want, ok := strings.CutPrefix(x.want, "error "); ok {
 			var not *NotStarted
 			if !errors.As(err, &not) || !strings.Contains(err.Error(), want) {
@@ -54,16 +55,16 @@ func TestSelectors(t *testing.T) {
 		for _, t := range targets {
 			got = append(got, t.String())
 		}
-		for _, f := range bare {
-			got = append(got, f.ID)
+		for _, p := range others {
+			got = append(got, p.Target)
 		}
 		if err != nil || strings.Join(got, " ") != x.want {
 			t.Errorf("%q %s: %v, %s", x.only, x.levels, err, strings.Join(got, " "))
 		}
 	}
 	// Without a word, everything but what is planned.
-	targets, bare, err := e.selected(Selection{})
-	if err != nil || len(targets) != 4 || len(bare) != 9 {
-		t.Errorf("%v: %d targets, %d flavors", err, len(targets), len(bare))
+	targets, others, err := e.selected(t.Context(), nil, Selection{}, Publish)
+	if err != nil || len(targets) != 4 || len(others) != 9 {
+		t.Errorf("%v: %d targets, %d others", err, len(targets), len(others))
 	}
 }

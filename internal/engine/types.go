@@ -36,7 +36,8 @@ type Target struct {
 	Flavor      *catalog.Flavor
 	Release     *catalog.Release
 	Arch        catalog.Arch
-	Unsupported string // why this program cannot build it yet; "" when it can
+	Unsupported string // why its way ends before it is published; "" when it does not
+	Last        Stage  // where Unsupported: the last stage that can be run; "" for none
 }
 
 // String is the target as selectors and events spell it: "debian:12/x86_64".
@@ -68,6 +69,16 @@ type Plan struct {
 	Reason    string     `json:"reason"`
 	Upstream  *Upstream  `json:"upstream"`
 	Published *Published `json:"published"`
+	Licence   *Licence   `json:"licence"`
+	Origin    string     `json:"origin,omitempty"` // "packages", "image", "installer", "none"
+}
+
+// Licence says whether an image may be passed on.
+type Licence struct {
+	Redistribution string `json:"redistribution"` // "free", "unclear", "restricted"
+	URL            string `json:"url"`
+	Because        string `json:"because,omitempty"`
+	Decision       string `json:"decision,omitempty"` // what maintainers decided where it is unclear
 }
 
 // Upstream is the newest that the distribution offers.
@@ -76,8 +87,9 @@ type Upstream struct {
 	Size      int64     `json:"size"` // bytes
 	Date      time.Time `json:"date"`
 	Build     string    `json:"build"`
-	Checksum  string    `json:"checksum"`  // "sha256:HEX"
-	Signature string    `json:"signature"` // "verified FINGERPRINT", "not offered", "missing", "bad: …"
+	Checksum  string    `json:"checksum"`  // "sha256:HEX", "sha512:HEX"
+	Signature string    `json:"signature"` // "verified FINGERPRINT", "over the file by …", "not offered", "missing", "bad: …"
+	Trust     string    `json:"trust"`     // what vouches for it: "checksum signed (openpgp)", "checksum over TLS only: …"
 }
 
 // Published is what the registry has of the target.

@@ -23,11 +23,12 @@ type chart struct {
 
 // row is a flavor. Its texts are the catalogue's, made harmless.
 type row struct {
-	id, name, level, arches, releases string
-	reason                            string // why none of it can be built; "" when some can
-	targets                           []*target
-	facts                             [][2]string // what else the catalogue says of it
-	open                              bool
+	id, name, level, arches string
+	reason                  string // why none of it can be built; "" when some can
+	targets                 []*target
+	facts                   [][2]string // what else the catalogue says of it
+	others                  [][2]string // what the last look found besides targets: releases that are left out
+	open                    bool
 }
 
 // target is a release for one architecture.
@@ -38,6 +39,7 @@ type target struct {
 	state       state
 	note        string
 	took        time.Duration
+	plan        *planned // of the last look; nil: it has not been looked at
 }
 
 // line is a line of the chart: a flavor, or one of its targets.
@@ -56,33 +58,51 @@ func newChart(c *catalog.Catalog, targets []engine.Target) *chart {
 		for _, a := range f.Arch {
 			words = append(words, clean(string(a)))
 		}
-		r.arches, words = strings.Join(words, " "), nil
-		for _, rel := range f.Releases {
-			words = append(words, clean(rel.Version))
-		}
-		r.releases = strings.Join(words, ", ")
-		for _, t := range targets {
-			if t.Flavor.ID != f.ID {
-				continue
-			}
-			id := clean(t.String())
-			tt := &target{id: id, label: strings.TrimPrefix(id, r.id+":"), unsupported: clean(t.Unsupported)}
-			if tt.unsupported != "" {
-				tt.state = unsupported
-			}
-			r.targets = append(r.targets, tt)
-		}
-		if len(r.buildable()) == 0 {
-			r.reason = "not supported yet: its upstream is not described in " + clean(path.Base(c.Path))
-			if len(r.targets) > 0 {
-				r.reason = r.targets[0].unsupported
-			}
+		r.arches = strings.Join(words, " ")
+		r.reason = "not supported yet"
+		switch o := f.Origin; {
+		case o == nil:
+			r.reason += ": its upstream is not described in " + clean(path.Base(c.Path))
+		case o.Kind == "none":
+			r.reason = "nothing upstream: " + clean(o.Reason)
 		}
 		r.facts = facts(f)
 		ch.rows = append(ch.rows, r)
 	}
-	ch.list()
+	ch.update(targets)
 	return ch
+}
+
+// update takes over which targets there are now. Those that are still there keep what is known of them.
+func (c *chart) update(targets []engine.Target) {
+	for _, r := range c.rows {
+		old := map[string]*target{}
+		for _, t := range r.targets {
+			old[t.id] = t
+		}
+		r.targets = nil
+		for _, t := range targets {
+			if clean(t.Flavor.ID) != r.id {
+				continue
+			}
+			id := clean(t.String())
+			tt := old[id]
+			if tt == nil {
+				tt = &target{id: id, label: strings.TrimPrefix(id, r.id+":")}
+			}
+			if tt.unsupported = clean(t.Unsupported); tt.unsupported != "" {
+				tt.state = unsupported
+			}
+			r.targets = append(r.targets, tt)
+		}
+		if len(r.targets) > 0 {
+			r.reason = ""
+			if len(r.buildable()) == 0 {
+				r.reason = r.targets[0].unsupported
+			}
+		}
+	}
+	c.list()
 }
 
 // facts are what the catalogue says of a flavor besides the chart's columns.
@@ -146,7 +166,7 @@ func (r *row) state() (worst state, label string) {
 	var n [len(states)]int
 	able := r.buildable()
 	if len(able) == 0 {
-		return unsupported, r.reason
+		return r.found()
 	}
 	for _, t := range able {
 		n[t.state]++
@@ -173,6 +193,8 @@ func (r *row) state() (worst state, label string) {
 // word is how the target is doing.
 func (t *target) word() string {
 	switch {
+	case t.broken():
+		return t.plan.reason
 	case t.unsupported != "":
 		return t.unsupported
 	case t.state == done:
@@ -218,7 +240,7 @@ func (r *row) matches(words []string) bool {
 		return true
 	}
 	_, label := r.state()
-	text := strings.ToLower(strings.Join([]string{r.id, r.name, r.level, r.arches, r.releases, label}, " "))
+	text := strings.ToLower(strings.Join([]string{r.id, r.name, r.level, r.arches, r.upstream(time.Time{}), label}, " "))
 	for _, t := range r.targets {
 		text += " " + strings.ToLower(t.id)
 	}

@@ -3,31 +3,34 @@ package ui
 import (
 	"fmt"
 	"strings"
+	"time"
 )
 
 // columns are the widths of the chart's columns; 0 leaves one out.
-type columns struct{ name, level, arches, releases, state int }
+type columns struct{ name, level, arches, upstream, published, state int }
 
 // fixed is what stands in front of the name: cursor, selection mark, fold mark.
 const fixed = 1 + 4 + 2
 
 // columns shares out w cells. What does not fit is left out by what is missed least.
-func (c *chart) columns(w int) columns {
+func (c *chart) columns(w int, now time.Time) columns {
 	col := columns{name: 8}
 	grow := func(field *int, s string) { *field = max(*field, width(s)) }
 	for _, r := range c.rows {
 		grow(&col.name, r.name)
 		grow(&col.level, r.level)
 		grow(&col.arches, r.arches)
-		grow(&col.releases, r.releases)
+		grow(&col.upstream, r.upstream(now))
+		grow(&col.published, r.published(now))
 	}
 	col.name = min(col.name, 28)
 	col.level = max(col.level, len("Level"))
 	col.arches = min(max(col.arches, len("Architecture")), 28)
-	col.releases = min(max(col.releases, len("Releases")), 28)
+	col.upstream = min(max(col.upstream, len("Upstream")), 28)
+	col.published = min(max(col.published, len("Published")), 16)
 	need := func() int {
 		n := fixed + col.name
-		for _, f := range []int{col.level, col.arches, col.releases} {
+		for _, f := range []int{col.level, col.arches, col.upstream, col.published} {
 			if f > 0 {
 				n += f + 2
 			}
@@ -35,7 +38,7 @@ func (c *chart) columns(w int) columns {
 		return n
 	}
 	const least = 20 // of the state: "· not supported yet…"
-	for _, drop := range []*int{&col.releases, &col.arches, &col.level} {
+	for _, drop := range []*int{&col.arches, &col.published, &col.level, &col.upstream} {
 		if need()+2+least > w {
 			*drop = 0
 		}
@@ -48,7 +51,7 @@ func (c *chart) columns(w int) columns {
 }
 
 // natural is the width that shows every column in full.
-func (c *chart) natural() int {
+func (c *chart) natural(now time.Time) int {
 	state := 0
 	for _, r := range c.rows {
 		_, label := r.state()
@@ -57,19 +60,19 @@ func (c *chart) natural() int {
 			state = max(state, width(t.unsupported)+2)
 		}
 	}
-	full := c.columns(1000)
+	full := c.columns(1000, now)
 	return 1000 - full.state + state
 }
 
 // line draws one line with its cells in columns.
-func (col columns) line(front, name, level, arches, releases, state string) string {
+func (col columns) line(front, name, level, arches, upstream, published, state string) string {
 	var b strings.Builder
 	b.WriteString(front)
 	b.WriteString(name)
 	for _, cell := range []struct {
 		text string
 		w    int
-	}{{level, col.level}, {arches, col.arches}, {releases, col.releases}} {
+	}{{level, col.level}, {arches, col.arches}, {upstream, col.upstream}, {published, col.published}} {
 		if cell.w > 0 {
 			b.WriteString("  ")
 			b.WriteString(pad(cell.text, cell.w))
@@ -85,7 +88,7 @@ func (col columns) line(front, name, level, arches, releases, state string) stri
 func (m *model) chartBody(w, h int) []string {
 	c := m.chart
 	side := 0
-	if n := c.natural(); w >= n+3+48 {
+	if n := c.natural(m.clock); w >= n+3+48 {
 		side = w - n - 3
 	}
 	if side > 0 {
@@ -141,9 +144,9 @@ func (m *model) rule(word string, w int) string {
 // chartTable draws the heading and the lines of the chart, h lines in all.
 func (m *model) chartTable(w, h int) []string {
 	c, st := m.chart, m.st
-	col := c.columns(w)
+	col := c.columns(w, m.clock)
 	out := make([]string, 0, h)
-	head := col.line(spaces(fixed), pad("Flavor", col.name), "Level", "Architecture", "Releases", "State")
+	head := col.line(spaces(fixed), pad("Flavor", col.name), "Level", "Architecture", "Upstream", "Published", "State")
 	out = append(out, st.dim.of(fit(head, w)))
 	from, to := c.window(h - 1)
 	for i := from; i < to; i++ {
@@ -201,10 +204,10 @@ func (m *model) chartLine(l line, cursor bool, col columns) string {
 	case len(able) == 0:
 		paint = st.dim
 	}
-	var name, level, arches, releases, label string
+	var name, level, arches, label string
 	var s state
 	if l.target == nil {
-		name, level, arches, releases = r.name, r.level, r.arches, r.releases
+		name, level, arches = r.name, r.level, r.arches
 		s, label = r.state()
 	} else {
 		name, s, label = "  "+l.target.label, l.target.state, l.target.word()
@@ -212,25 +215,25 @@ func (m *model) chartLine(l line, cursor bool, col columns) string {
 	if len(able) == 1 && (s == done || s == failed) {
 		label += " · " + span(able[0].took)
 	}
-	if len(able) == 0 && l.target == nil && releases == "" {
-		releases = "–"
-	}
 	text := s.symbol() + " " + label
-	if width(text) > col.state && s == unsupported && col.state < 32 {
+	if width(text) > col.state && s == unsupported && strings.HasPrefix(label, s.word()) && col.state < 32 {
 		text = s.symbol() + " " + s.word() + "…" // half a reason says nothing
 	}
 	text = st.state(s).of(fit(text, col.state))
 	if l.target != nil {
 		// The columns in between are the flavor's: a long name may use them.
 		used := col.name
-		for _, n := range []int{col.level, col.arches, col.releases} {
+		for _, n := range []int{col.level, col.arches, col.upstream, col.published} {
 			if n > 0 {
 				used += n + 2
 			}
 		}
+		if p := l.target.plan; p != nil && p.build != "" {
+			name += "  " + p.newest(m.clock)
+		}
 		return front + mark + fold + paint.of(pad(name, used)) + "  " + text
 	}
-	return col.line(front+mark+fold, paint.of(pad(name, col.name)), paint.of(pad(level, col.level)), paint.of(pad(arches, col.arches)), paint.of(pad(releases, col.releases)), text)
+	return col.line(front+mark+fold, paint.of(pad(name, col.name)), paint.of(pad(level, col.level)), paint.of(pad(arches, col.arches)), paint.of(pad(r.upstream(m.clock), col.upstream)), paint.of(pad(r.published(m.clock), col.published)), text)
 }
 
 // line says in full what the chart's line under the cursor says in short.
@@ -306,8 +309,23 @@ func (m *model) details(w int) []string {
 		if t == l.target {
 			p = st.strong
 		}
-		text := t.state.symbol() + " " + t.word() + after(t)
-		out = append(out, labelled(p, t.label, label, st.state(t.state), text, w)...)
+		s, text := t.state, t.word()+after(t)
+		if t.broken() {
+			s = failed
+		}
+		if t.plan != nil && t.plan.build != "" {
+			text = t.plan.newest(m.clock) + ": " + text
+		}
+		out = append(out, labelled(p, t.label, label, st.state(s), s.symbol()+" "+text, w)...)
+	}
+	for _, o := range r.others {
+		out = append(out, labelled(st.dim, o[0], label, st.dim, o[1], w)...)
+	}
+	if t := l.target; t != nil && t.plan != nil {
+		out = append(out, "")
+		for _, f := range t.plan.facts {
+			out = append(out, labelled(st.dim, f[0], label, st.text, f[1], w)...)
+		}
 	}
 	return out
 }

@@ -61,6 +61,7 @@ func bindings() []action {
 		// Footers show what comes first as long as there is room.
 		{"select", []string{" "}, "select", "select the row or target; again: unselect it", onChart, false, (*model).whyNotSelect, (*model).toggle},
 		{"plan", []string{"p"}, "plan", "what a run would do, and why; changes nothing", onChart | onDetails | onPlan, false, (*model).whyNotPlan, (*model).startPlan},
+		{"look", []string{"u"}, "upstreams", "what is newest upstream and what is published, of every row", onChart | onDetails, false, (*model).whyNotLook, (*model).startLook},
 		{"build", []string{"b"}, "build", "build, test, sign and publish what is selected; asks first", onChart | onDetails | onPlan, false, (*model).whyNotBuild, (*model).askBuild},
 		{"show run", []string{"r"}, "run", "the run that is under way, or how the last one ended", anything &^ onRun &^ onSummary, true, (*model).whyNoRun, (*model).showRun},
 		{"next pane", []string{"tab"}, "next pane", "the next target's pane", onRun | onLog, true, (*model).whyOnePane, func(m *model) tea.Cmd { m.turn(1); return nil }},

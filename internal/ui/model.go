@@ -65,6 +65,7 @@ type model struct {
 	copy    func(text string) error
 	now     func() time.Time
 	flags   []string
+	looks   bool
 	st      *styles
 	actions []action
 
@@ -77,6 +78,7 @@ type model struct {
 	stack    []screen
 	chart    *chart
 	board    *board    // the run that is under way, or the last one
+	look     *looking  // the look at upstreams that is under way, or the last one
 	plan     *planning // the plan that is being made, or the last one
 	help     help
 	dialog   *dialog
@@ -117,7 +119,12 @@ func newModel(e Engine, colour bool, now func() time.Time) *model {
 	return m
 }
 
-func (m *model) Init() tea.Cmd { return m.listen }
+func (m *model) Init() tea.Cmd {
+	if m.looks {
+		return tea.Batch(m.listen, m.startLook())
+	}
+	return m.listen
+}
 
 func (m *model) top() screen { return m.stack[len(m.stack)-1] }
 
@@ -160,13 +167,17 @@ func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		}
 		return m, m.listen
 	case tickMsg:
-		if !m.working() && !m.planning() {
+		if !m.working() && !m.planning() && !m.looking() {
 			m.ticking = false
 			return m, nil
 		}
 		return m, tick()
 	case planMsg:
 		return m, m.planned(msg)
+	case seenMsg:
+		return m, m.seen(msg)
+	case lookedMsg:
+		return m, m.looked(msg)
 	case runMsg:
 		return m, m.ended(msg)
 	case copiedMsg:

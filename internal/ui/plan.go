@@ -31,6 +31,9 @@ type planned struct {
 	target, reason string
 	action         engine.Action
 	facts          [][2]string
+	build          string
+	date           time.Time // of upstream's build; zero: not known
+	published      time.Time // zero: it is not
 }
 
 func (p *planning) over() bool { return !p.ended.IsZero() }
@@ -103,6 +106,7 @@ func harmless(p engine.Plan) planned {
 		return t.UTC().Format("2006-01-02 15:04 UTC")
 	}
 	if u := p.Upstream; u != nil {
+		out.build, out.date = clean(u.Build), u.Date
 		add("upstream", u.URL)
 		add("build", u.Build)
 		add("date", date(u.Date))
@@ -111,8 +115,23 @@ func harmless(p engine.Plan) planned {
 		}
 		add("checksum", u.Checksum)
 		add("signature", u.Signature)
+		add("trust", u.Trust)
+	}
+	if l := p.Licence; l != nil {
+		text := l.Redistribution
+		if l.Because != "" {
+			text += ": " + l.Because
+		}
+		if l.Decision != "" {
+			text += "; decided: " + l.Decision
+		}
+		add("passing on", text)
+		if l.Redistribution != "free" {
+			add("its document", l.URL)
+		}
 	}
 	if r := p.Published; r != nil {
+		out.published = r.Date
 		add("published", date(r.Date))
 		add("digest", r.Digest)
 		add("tags", strings.Join(r.Tags, ", "))

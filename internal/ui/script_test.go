@@ -68,7 +68,7 @@ func chart19() *catalog.Catalog {
 			fl.Releases = append(fl.Releases, catalog.Release{Version: r, Codename: "code" + r})
 		}
 		if f.id == "debian" || f.id == "ubuntu" {
-			fl.Origin = &catalog.Origin{Kind: "packages", Format: "deb"}
+			fl.Origin = &catalog.Origin{Kind: "packages", Format: "deb", ArchNames: map[catalog.Arch]string{catalog.X86_64: "amd64", catalog.ARM64: "arm64"}}
 		}
 		c.Flavors = append(c.Flavors, fl)
 	}
@@ -133,6 +133,14 @@ func (s *script) Run(ctx context.Context, sel engine.Selection) (engine.Summary,
 		s.mu.Unlock()
 	}()
 	return s.run(ctx, s, s.names(sel))
+}
+
+func (s *script) Look(ctx context.Context, each func(engine.Plan)) error {
+	plans, err := s.plan(ctx, s, s.names(engine.Selection{Only: []string{"*"}}))
+	for _, p := range plans {
+		each(p)
+	}
+	return err
 }
 
 func (s *script) Plan(ctx context.Context, sel engine.Selection) ([]engine.Plan, error) {

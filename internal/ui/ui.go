@@ -30,6 +30,8 @@ type Engine interface {
 	Targets(sel engine.Selection) ([]engine.Target, error)
 	// Plan says what Run would do. It publishes the events of its resolve stages.
 	Plan(ctx context.Context, sel engine.Selection) ([]engine.Plan, error)
+	// Look plans everything and tells each plan as soon as it is made, one at a time. It publishes no events.
+	Look(ctx context.Context, each func(engine.Plan)) error
 	// Run blocks until everything has ended, also when ctx is done: then nothing it started is left.
 	Run(ctx context.Context, sel engine.Selection) (engine.Summary, error)
 	Subscribe() *engine.Subscription
@@ -47,6 +49,7 @@ type Options struct {
 	Out     io.Writer        // the terminal
 	NoColor bool             // attributes (bold, faint, reverse) only
 	Now     func() time.Time // nil means time.Now
+	Look    bool             // ask all upstreams at once, without being told to
 	Flags   []string         // what the --batch lines that the console shows need besides --only and --registry: "--base", "built"
 }
 
@@ -67,7 +70,7 @@ func Run(ctx context.Context, e Engine, o Options) error {
 	out := newOutput(o.Out)
 
 	m := newModel(e, !o.NoColor, o.Now)
-	m.flags = o.Flags
+	m.flags, m.looks = o.Flags, o.Look
 	m.start = func(do func(context.Context) tea.Msg, crashed func(error) tea.Msg) (tea.Cmd, context.CancelCauseFunc) {
 		return w.start(ctx, do, crashed)
 	}

@@ -49,9 +49,29 @@ type Project struct {
 	Source   string   `toml:"source"`    // URL of the repository that builds the images
 	Registry string   `toml:"registry"`  // where a run publishes when nobody says otherwise: HOST/PATH or dir:PATH
 	Public   string   `toml:"public"`    // HOST/PATH that users pull from; signatures name it
+	Private  []string `toml:"private"`   // HOST/PATH of registries that only the project's own people can read
 	Packages []string `toml:"packages"`  // the criteria's default packages, by the names that flavors translate
 	DiskSize string   `toml:"disk_size"` // virtual size of the root disk: "10GiB"
+	Mirrors  []Mirror `toml:"mirror"`    // rewrites of URL prefixes
 }
+
+// Mirror rewrites the prefix From of upstreams' URLs to To.
+type Mirror struct {
+	From string `toml:"from"`
+	To   string `toml:"to"`
+}
+
+// Redistribution says whether a flavor's image may be passed on.
+type Redistribution string
+
+const (
+	Free       Redistribution = "free"       // to anybody
+	Unclear    Redistribution = "unclear"    // not before a maintainer has decided
+	Restricted Redistribution = "restricted" // to nobody outside of the project
+)
+
+// Redistributions lists the values.
+var Redistributions = []Redistribution{Free, Unclear, Restricted}
 
 // Base is the container image that the disk is put into.
 type Base struct {
@@ -79,12 +99,54 @@ type Flavor struct {
 	Licence  string `toml:"licence"`  // URL of the distribution's licence or EULA
 	User     string `toml:"user"`     // the login that the guest's provisioning makes
 
+	Redistribution Redistribution `toml:"redistribution"`
+	Because        string         `toml:"because"`  // why it is unclear or restricted, in a few words
+	Decision       string         `toml:"decision"` // what maintainers decided where it is unclear; "" for nothing yet
+
 	// Instancetype and Preference are names of KubeVirt's common-instancetypes, by architecture.
 	Instancetype map[Arch]string `toml:"instancetype"`
 	Preference   map[Arch]string `toml:"preference"`
 
-	Origin   *Origin   `toml:"origin"`  // nil: the description of the upstream is not there yet
-	Releases []Release `toml:"release"` // the newest first
+	Versions *Versions `toml:"versions"` // how its releases are found; nil: they are those in Releases
+	Origin   *Origin   `toml:"origin"`   // nil: the description of the upstream is not there yet
+	Releases []Release `toml:"release"`  // without Versions: the newest first; with it: what is to be known of some
+}
+
+// Step finds something on an upstream's server. One of Listing, JSON, Redirect and Sums is its URL. In that, and in
+// Match, {NAME} stands for a value that is known already (see Scope), in Query $NAME does.
+type Step struct {
+	Listing  string `toml:"listing"`  // of a folder: a page with links to what it holds, or S3's XML
+	JSON     string `toml:"json"`     // of a JSON document
+	Redirect string `toml:"redirect"` // that leads elsewhere: where to
+	Sums     string `toml:"sums"`     // of a checksum file: the names in it
+
+	Match string `toml:"match"` // regular expression (RE2) for a whole name or address; its named groups become known
+	Query string `toml:"jq"`    // of JSON: a jq program that yields objects; their fields become known
+	Order string `toml:"order"` // what is newest: "natural" (of the group build, or else the name), the default, or "date"
+}
+
+// Versions says how a flavor's releases are found, and which of them count.
+type Versions struct {
+	Step
+
+	Version    string `toml:"version"`    // template of the release's name; "" means {version}
+	Keep       int    `toml:"keep"`       // how many of the newest count: 2, N and N-1, if it is 0
+	Per        string `toml:"per"`        // a known name: of those that agree in it, only the newest counts
+	Prerelease string `toml:"prerelease"` // regular expression for versions that are not released yet
+	EOL        string `toml:"eol"`        // URL of a JSON document that tells when releases end, as endoflife.date has it
+	EOLQuery   string `toml:"eol_jq"`     // yields objects with cycle and eol (date or boolean); "" means .[] | {cycle, eol}
+	Cycle      string `toml:"cycle"`      // template of what that document calls the release; "" means {version}
+}
+
+// ByArch is a text for every architecture, or one for all, under "".
+type ByArch map[Arch]string
+
+// Get returns the text for an architecture.
+func (b ByArch) Get(a Arch) (text string, ok bool) {
+	if text, ok = b[a]; !ok {
+		text, ok = b[""]
+	}
+	return text, ok
 }
 
 // Release is a version of a flavor.
@@ -93,16 +155,34 @@ type Release struct {
 	Codename string            `toml:"codename"`
 	SignedBy []string          `toml:"signed_by"` // fingerprints of the keys whose signature is accepted
 	Packages map[string]string `toml:"packages"`  // translations that hold for this release only
+	Words    map[string]ByArch `toml:"words"`     // what {NAME} stands for in this release
+	EOL      string            `toml:"eol"`       // its last day, YYYY-MM-DD; "" if only Versions.EOL tells
+	Pin      bool              `toml:"pin"`       // it counts whatever Versions finds
+	Skip     string            `toml:"skip"`      // why it does not count
+
+	Known map[string]string `toml:"-"` // what finding it told besides
 }
 
 // Origin says how the disk is obtained.
 type Origin struct {
-	Kind string `toml:"kind"` // "packages"
+	Kind   string `toml:"kind"`   // "packages", "image" (a disk to download), "installer", or "none"
+	Reason string `toml:"reason"` // of "none": why there is nothing to take
+
+	// Image and installer: the file. In templates {NAME} stands for what is known: see Scope.
+	Words     map[string]ByArch `toml:"words"`
+	Find      []Step            `toml:"find"`     // in this order, each with what those before it found
+	URL       string            `toml:"url"`      // template of the file's address; "" if a JSON document told it
+	Build     string            `toml:"build"`    // template of what upstream calls the build; "" means {build}
+	Pack      string            `toml:"pack"`     // how the file is packed: "", "gz", "xz", "bz2", "zst"
+	Member    string            `toml:"member"`   // glob of the file wanted of a tar archive; "": it is none
+	Checksum  *Checksum         `toml:"checksum"` // nil if a JSON document told it
+	Signature *Signature        `toml:"signature"`
+	Unsigned  string            `toml:"unsigned"` // without Signature: what was looked for, in a few words
 
 	// Packages origin.
-	Format    string            `toml:"format"`     // "deb"
+	Format    string            `toml:"format"`     // "deb"; of a disk "qcow2" or "raw"; of an installer "iso" or "raw"
 	Archives  []string          `toml:"archives"`   // "URL SUITE COMPONENT…"; {codename} stands for the release's
-	ArchNames map[Arch]string   `toml:"arch_names"` // how the archive spells architectures
+	ArchNames map[Arch]string   `toml:"arch_names"` // how upstream spells architectures: {arch}; "" where it offers nothing
 	Packages  map[string]string `toml:"packages"`   // translations of the project's default packages; "" leaves one out
 	System    []string          `toml:"system"`     // what the guest is made of besides them; {arch} is the archive's spelling
 	Sources   []string          `toml:"sources"`    // lines of the guest's own list of package sources
@@ -111,6 +191,20 @@ type Origin struct {
 	Licences  []string          `toml:"licences"`   // globs of the guest's licence files, copied into the container
 	Files     []File            `toml:"file"`       // put into the guest
 	Boot      map[Arch]Boot     `toml:"boot"`
+}
+
+// Checksum says where a file's checksum is found.
+type Checksum struct {
+	URL  string `toml:"url"`  // template; {url} is the file's
+	Name string `toml:"name"` // regular expression for the name it has there; "" means the last part of the file's address
+}
+
+// Signature says how a file or its checksum is signed.
+type Signature struct {
+	Kind string   `toml:"kind"` // "openpgp", "minisign", "signify", "rsa"
+	URL  string   `toml:"url"`  // template; {url} is the file's, {checksum} the checksum's; "": the checksum file holds it
+	Of   string   `toml:"of"`   // what is signed: "checksum", "file" (as it is downloaded), "disk" (unpacked)
+	Keys []string `toml:"keys"` // fingerprints of those accepted, for releases without signed_by
 }
 
 // File is one text file in a guest.

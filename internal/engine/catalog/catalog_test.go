@@ -35,6 +35,7 @@ func TestTheCatalogueIsValidAndHoldsTheChart(t *testing.T) {
 		homes[m[1]] = m[2]
 	}
 	rows := row.FindAllStringSubmatch(string(chart), -1)
+	c.Flavors = slices.DeleteFunc(c.Flavors, func(f Flavor) bool { return f.ID == "freebsd" }) // came later
 	if len(rows) != 19 || len(c.Flavors) != 19 {
 		t.Fatalf("%d rows, %d flavors", len(rows), len(c.Flavors))
 	}
@@ -80,6 +81,7 @@ name = "A"
 home = "https://a.example.org"
 level = "preview"
 arch = ["x86_64"]
+redistribution = "free"
 `
 
 const origin = `[[flavor.release]]
@@ -99,13 +101,13 @@ firmware = ["bios"]
 memory = 512
 `
 
-// Line numbers in these cases count from head's first line: row begins in line 10, origin in line 16.
+// Line numbers in these cases count from head's first line: row begins in line 10, origin in line 17.
 func TestMistakes(t *testing.T) {
 	full := head + row + origin
 	if _, err := Parse("d.toml", []byte(full)); err != nil {
 		t.Fatalf("the text that the mistakes are put into: %v", err)
 	}
-	// with puts lines into the origin, from line 25 on; boot puts them into its boot table, from line 31 on.
+	// with puts lines into the origin, from line 26 on; boot puts them into its boot table, from line 32 on.
 	with := func(lines string) [2]string {
 		return [2]string{"[flavor.origin.boot.x86_64]", lines + "\n[flavor.origin.boot.x86_64]"}
 	}
@@ -122,24 +124,24 @@ func TestMistakes(t *testing.T) {
 		// The file.
 		{"open text", [2]string{`id = "a"`, `id = "a`}, `11: is not TOML here: strings cannot contain newlines`},
 		{"key twice", [2]string{`id = "a"`, "id = \"a\"\nid = \"b\""}, `12: is not TOML here: Key 'flavor.id' has already been defined.`},
-		{"table twice", after("[project]\n"), `31: is not TOML here: Key 'project' has already been defined.`},
+		{"table twice", after("[project]\n"), `32: is not TOML here: Key 'project' has already been defined.`},
 		{"not UTF-8", [2]string{`"A"`, "\"A\xff\""}, `12: is not UTF-8: save the file as UTF-8`},
 		{"byte order mark", [2]string{"[project]", "\ufeff[project]"}, `1: begins with a byte order mark: save the file as UTF-8 without one`},
 		{"bidi in a comment", [2]string{`level =`, "# \u202e evil\nlevel ="}, `14: has the invisible character U+202E: leave it out`},
-		{"inline table over lines", [2]string{`{x86_64 = "amd64"}`, "{\nx86_64 = \"amd64\"}"}, `24: is not TOML 1.0 here: got line break, want name or string: write KEY = VALUE, with texts in quotes and an inline table on one line`},
-		{"deep lists", with("run = " + strings.Repeat("[", 40)), `25: is nested deeper than 32 levels: see the other rows for the form`},
-		{"deep key", with(strings.Repeat("a.", 40) + "a = 1"), `25: has a key of more than 32 parts: see the other rows for the form`},
+		{"inline table over lines", [2]string{`{x86_64 = "amd64"}`, "{\nx86_64 = \"amd64\"}"}, `25: is not TOML 1.0 here: got line break, want name or string: write KEY = VALUE, with texts in quotes and an inline table on one line`},
+		{"deep lists", with("run = " + strings.Repeat("[", 40)), `26: is nested deeper than 32 levels: see the other rows for the form`},
+		{"deep key", with(strings.Repeat("a.", 40) + "a = 1"), `26: has a key of more than 32 parts: see the other rows for the form`},
 
 		// Keys.
 		{"unknown key", [2]string{`home =`, `hoem =`}, `10: flavor "a": home: is missing: write the address of a page, beginning with https://
 13: flavor "a": unknown key "hoem": did you mean "home"?`},
-		{"unknown key, far", boot("qqqqqqqq = 1"), `31: ` + bt + `: unknown key "qqqqqqqq": write one of packages, bios, efi, efi_grub, kernel, initrd, firmware, memory`},
-		{"unknown key, of another table", boot(`docs = "https://a.example.org"`), `31: ` + bt + `: unknown key "docs": it belongs below [[flavor]]`},
-		{"unknown table", after("[projects]\nx = 1\n"), `31: unknown key "projects": did you mean "project"?`},
-		{"unknown key like an index", after("[\"flavor[0]\"]\n"), `31: unknown key "flavor[0]": did you mean "flavor"?`},
-		{"unknown key with an escape sequence", boot(`"\u001b[31m" = 1`), `31: ` + bt + `: unknown key "\x1b[31m": write one of packages, bios, efi, efi_grub, kernel, initrd, firmware, memory`},
-		{"unknown key in an inline table", with(`file = [{path = "/x", mod = "0644"}]`), `25: ` + org + `: file "/x": unknown key "mod": did you mean "mode"?`},
-		{"escape sequence in a free key", with("packages = {\"\\u001b[31m\" = \"x\"}"), `25: ` + org + `: packages: "\x1b[31m": is none of the project's packages: write one of git, vim`},
+		{"unknown key, far", boot("qqqqqqqq = 1"), `32: ` + bt + `: unknown key "qqqqqqqq": write one of packages, bios, efi, efi_grub, kernel, initrd, firmware, memory`},
+		{"unknown key, of another table", boot(`docs = "https://a.example.org"`), `32: ` + bt + `: unknown key "docs": it belongs below [[flavor]]`},
+		{"unknown table", after("[projects]\nx = 1\n"), `32: unknown key "projects": did you mean "project"?`},
+		{"unknown key like an index", after("[\"flavor[0]\"]\n"), `32: unknown key "flavor[0]": did you mean "flavor"?`},
+		{"unknown key with an escape sequence", boot(`"\u001b[31m" = 1`), `32: ` + bt + `: unknown key "\x1b[31m": write one of packages, bios, efi, efi_grub, kernel, initrd, firmware, memory`},
+		{"unknown key in an inline table", with(`file = [{path = "/x", mod = "0644"}]`), `26: ` + org + `: file "/x": unknown key "mod": did you mean "mode"?`},
+		{"escape sequence in a free key", with("packages = {\"\\u001b[31m\" = \"x\"}"), `26: ` + org + `: packages: "\x1b[31m": is none of the project's packages: write one of git, vim`},
 
 		// Types, several at once.
 		{"wrong types", [2]string{row, strings.NewReplacer(`"preview"`, `3`, `["x86_64"]`, `"x86_64"`, `"A"`, `["A"]`, `"https://a.example.org"`, `2026-11-23`).Replace(row) + "user = true\n"},
@@ -147,15 +149,15 @@ func TestMistakes(t *testing.T) {
 13: flavor "a": home: is a date or time: write a text in quotes
 14: flavor "a": level: is the number 3: write a text in quotes
 15: flavor "a": arch: is a text: write a list of texts in square brackets
-16: flavor "a": user: is true: write a text in quotes`},
+17: flavor "a": user: is true: write a text in quotes`},
 		{"wrong type in a list", [2]string{`["x86_64"]`, "[\n\"x86_64\",\n1.5,\n]"}, `17: flavor "a": arch: is a number with a fraction: write a text in quotes`},
-		{"a text for a number", [2]string{`memory = 512`, `memory = "512"`}, `30: ` + bt + `: memory: is a text: write a whole number without quotes, such as 1024`},
-		{"a huge number", [2]string{`memory = 512`, `memory = 9000000000`}, `30: ` + bt + `: memory: is the number 9000000000: write a whole number without quotes, such as 1024`},
+		{"a text for a number", [2]string{`memory = 512`, `memory = "512"`}, `31: ` + bt + `: memory: is a text: write a whole number without quotes, such as 1024`},
+		{"a huge number", [2]string{`memory = 512`, `memory = 9000000000`}, `31: ` + bt + `: memory: is the number 9000000000: write a whole number without quotes, such as 1024`},
 		{"double brackets", [2]string{"[base]", "[[base]]"}, `8: base: is several tables: write a table that begins with [base]`},
-		{"a text for a map", [2]string{`arch_names = {x86_64 = "amd64"}`, `arch_names = "amd64"`}, `24: ` + org + `: arch_names: is a text: write a table, such as arch_names = { NAME = VALUE }`},
-		{"a text in a map", [2]string{`{x86_64 = "amd64"}`, `{x86_64 = ["amd64"]}`}, `24: ` + org + `: arch_names: x86_64: is a list: write a text in quotes`},
-		{"single brackets", [2]string{"[[flavor.release]]", "[flavor.release]"}, `16: flavor "a": release: is a table: write a table for each, beginning with [[flavor.release]]
-20: flavor "a": origin: there is no release to build: write at least one table [[flavor.release]]`},
+		{"a text for a map", [2]string{`arch_names = {x86_64 = "amd64"}`, `arch_names = "amd64"`}, `25: ` + org + `: arch_names: is a text: write a table, such as arch_names = { NAME = VALUE }`},
+		{"a text in a map", [2]string{`{x86_64 = "amd64"}`, `{x86_64 = ["amd64"]}`}, `25: ` + org + `: arch_names: x86_64: is a list: write a text in quotes`},
+		{"single brackets", [2]string{"[[flavor.release]]", "[flavor.release]"}, `17: flavor "a": release: is a table: write a table for each, beginning with [[flavor.release]]
+21: flavor "a": origin: there is no release to build: write a table [flavor.versions] that finds them, or at least one [[flavor.release]]`},
 
 		// Project and base.
 		{"no project", [2]string{head[:strings.Index(head, "[base]")], ""}, `0: project: name: is missing: write a name
@@ -181,17 +183,18 @@ func TestMistakes(t *testing.T) {
 
 		// Flavors.
 		{"no flavor", [2]string{row + origin, ""}, `0: flavor: there is none: write at least one table [[flavor]]`},
-		{"nothing in a flavor", after("[[flavor]]\n"), `31: flavor 2: id: is missing: write lower-case letters, digits and single hyphens, such as my-system
-31: flavor 2: name: is missing: write a name
-31: flavor 2: home: is missing: write the address of a page, beginning with https://
-31: flavor 2: level: is missing: write one of planned, preview, proposed, stable
-31: flavor 2: arch: is missing: write a list of x86_64, arm64`},
+		{"nothing in a flavor", after("[[flavor]]\n"), `32: flavor 2: id: is missing: write lower-case letters, digits and single hyphens, such as my-system
+32: flavor 2: name: is missing: write a name
+32: flavor 2: home: is missing: write the address of a page, beginning with https://
+32: flavor 2: level: is missing: write one of planned, preview, proposed, stable
+32: flavor 2: arch: is missing: write a list of x86_64, arm64
+32: flavor 2: redistribution: is missing: write "free" if anybody may pass the image on, "restricted" if its licence forbids that, "unclear" if neither is certain`},
 		{"level", [2]string{`"preview"`, `"previeww"`}, `14: flavor "a": level: "previeww" is not a level: write one of planned, preview, proposed, stable`},
 		{"no arch", [2]string{`arch = ["x86_64"]`, `arch = []`}, `15: flavor "a": arch: is missing: write a list of x86_64, arm64`},
 		{"unknown arch", [2]string{`arch = ["x86_64"]`, "arch = [\"x86_64\",\n\"aarch64\"]"}, `16: flavor "a": arch: "aarch64" is not an architecture of the chart: write arm64`},
 		{"arch twice", [2]string{`arch = ["x86_64"]`, `arch = ["x86_64", "x86_64"]`}, `15: flavor "a": arch: "x86_64" is there twice: write it once`},
-		{"id twice", after(replace(t, row, `"A"`, `"B"`)), `32: flavor "a": id: is there already, in line 11: choose another, or make one flavor of the two`},
-		{"name twice", after(strings.NewReplacer(`"a"`, `"b"`, `"A"`, `"a"`).Replace(row)), `33: flavor "b": name: "a" is there already, in line 12: the chart's links need one name a row`},
+		{"id twice", after(replace(t, row, `"A"`, `"B"`)), `33: flavor "a": id: is there already, in line 11: choose another, or make one flavor of the two`},
+		{"name twice", after(strings.NewReplacer(`"a"`, `"b"`, `"A"`, `"a"`).Replace(row)), `34: flavor "b": name: "a" is there already, in line 12: the chart's links need one name a row`},
 		{"dots in id", [2]string{`id = "a"`, `id = "../a"`}, `11: flavor "../a": id: "../a": write lower-case letters, digits and single hyphens, such as my-system`},
 		{"slash in id", [2]string{`id = "a"`, `id = "a/b"`}, `11: flavor "a/b": id: "a/b": write lower-case letters, digits and single hyphens, such as my-system`},
 		{"upper case in id", [2]string{`id = "a"`, `id = "CentOS"`}, `11: flavor "CentOS": id: "CentOS": write lower-case letters, digits and single hyphens, such as my-system`},
@@ -203,76 +206,75 @@ func TestMistakes(t *testing.T) {
 		{"spaces in name", [2]string{`"A"`, `"A  B"`}, `12: flavor "a": name: "A  B": write single spaces, and none at the ends`},
 		{"home that is no address", [2]string{`https://a.example.org`, `javascript:alert(1)`}, `13: flavor "a": home: "javascript:alert(1)" is not an address: write one that begins with https:// or http://, other characters percent-encoded, without ..`},
 		{"other addresses", [2]string{row, row + "docs = \"/docs\"\ndownload = \"https://a.example.org/a b\"\nlicence = \"https://a.example.org/%0a\"\n"},
-			`16: flavor "a": docs: "/docs" is not an address: write one that begins with https:// or http://, other characters percent-encoded, without ..
-17: flavor "a": download: "https://a.example.org/a b" is not an address: write one that begins with https:// or http://, other characters percent-encoded, without ..
-18: flavor "a": licence: "https://a.example.org/%0a" is not an address: write one that begins with https:// or http://, other characters percent-encoded, without ..`},
-		{"user", [2]string{row, row + "user = \"a b\"\n"}, `16: flavor "a": user: "a b": write a login name of lower-case letters, digits, _ and -`},
-		{"preference", [2]string{row, row + "preference = {amd64 = \"linux\", x86_64 = \"a b\"}\n"}, `16: flavor "a": preference: amd64: "amd64" is not an architecture of the chart: write x86_64
-16: flavor "a": preference: x86_64: "a b": write a name of KubeVirt's common-instancetypes, such as linux.efi`},
+			`17: flavor "a": docs: "/docs" is not an address: write one that begins with https:// or http://, other characters percent-encoded, without ..
+18: flavor "a": download: "https://a.example.org/a b" is not an address: write one that begins with https:// or http://, other characters percent-encoded, without ..
+19: flavor "a": licence: "https://a.example.org/%0a" is not an address: write one that begins with https:// or http://, other characters percent-encoded, without ..`},
+		{"user", [2]string{row, row + "user = \"a b\"\n"}, `17: flavor "a": user: "a b": write a login name of lower-case letters, digits, _ and -`},
+		{"preference", [2]string{row, row + "preference = {amd64 = \"linux\", x86_64 = \"a b\"}\n"}, `17: flavor "a": preference: amd64: "amd64" is not an architecture of the chart: write x86_64
+17: flavor "a": preference: x86_64: "a b": write a name of KubeVirt's common-instancetypes, such as linux.efi`},
 
 		// Releases.
-		{"version", [2]string{`version = "1"`, `version = "1/../2"`}, `17: flavor "a": release "1/../2": version: "1/../2": write lower-case letters, digits and single . _ - between them, such as 24.04`},
-		{"version in upper case", [2]string{`version = "1"`, `version = "1A"`}, `17: flavor "a": release "1A": version: "1A": write lower-case letters, digits and single . _ - between them, such as 24.04`},
-		{"version that moves", [2]string{`version = "1"`, `version = "latest"`}, `17: flavor "a": release "latest": version: "latest" is a tag that moves: write what upstream calls the release, or "rolling"`},
+		{"version", [2]string{`version = "1"`, `version = "1/../2"`}, `18: flavor "a": release "1/../2": version: "1/../2": write lower-case letters, digits and single . _ - between them, such as 24.04`},
+		{"version in upper case", [2]string{`version = "1"`, `version = "1A"`}, `18: flavor "a": release "1A": version: "1A": write lower-case letters, digits and single . _ - between them, such as 24.04`},
+		{"version that moves", [2]string{`version = "1"`, `version = "latest"`}, `18: flavor "a": release "latest": version: "latest" is a tag that moves: write what upstream calls the release, or "rolling"`},
 		{"version twice", [2]string{"[flavor.origin]", "[[flavor.release]]\nversion = \"1\"\ncodename = \"one\"\nsigned_by = [\"04B54C3CDCA79751B16BC6B5225629DF75B188BD\"]\n[flavor.origin]"},
-			`21: ` + release + `: version: "1" is there twice, first in line 17: write each release once
-22: ` + release + `: codename: "one" is there twice, first in line 18: write each release once`},
-		{"codename", [2]string{`"one"`, `"one two"`}, `18: ` + release + `: codename: "one two": write lower-case letters and digits`},
-		{"no codename", [2]string{`codename = "one"`, ``}, `16: ` + release + `: codename: is missing: write it, the archives are named by it`},
-		{"fingerprint in lower case", [2]string{`04B54C3C`, `04b54c3c`}, `19: ` + release + `: signed_by: "04b54c3cDCA79751B16BC6B5225629DF75B188BD": write 04B54C3CDCA79751B16BC6B5225629DF75B188BD`},
-		{"short fingerprint", [2]string{`["04B54C3CDCA79751B16BC6B5225629DF75B188BD"]`, "[\n\"04B54C3CDCA79751B16BC6B5225629DF75B188BD\",\n\"75B188BD\"]"}, `21: ` + release + `: signed_by: "75B188BD": write a key's full fingerprint, 40 upper-case hexadecimal digits`},
-		{"no fingerprint", [2]string{`signed_by = ["04B54C3CDCA79751B16BC6B5225629DF75B188BD"]`, ``}, `16: ` + release + `: signed_by: is missing: write the fingerprints of the keys that sign the archive`},
+			`22: ` + release + `: version: "1" is there twice, first in line 18: write each release once
+23: ` + release + `: codename: "one" is there twice, first in line 19: write each release once`},
+		{"codename", [2]string{`"one"`, `"one two"`}, `19: ` + release + `: codename: "one two": write lower-case letters and digits`},
+		{"no codename", [2]string{`codename = "one"`, ``}, `17: ` + release + `: codename: is missing: write it, the archives are named by it`},
+		{"fingerprint in lower case", [2]string{`04B54C3C`, `04b54c3c`}, `20: ` + release + `: signed_by: "04b54c3cDCA79751B16BC6B5225629DF75B188BD": write 04B54C3CDCA79751B16BC6B5225629DF75B188BD`},
+		{"short fingerprint", [2]string{`["04B54C3CDCA79751B16BC6B5225629DF75B188BD"]`, "[\n\"04B54C3CDCA79751B16BC6B5225629DF75B188BD\",\n\"75B188BD\"]"}, `22: ` + release + `: signed_by: "75B188BD": write a key's full fingerprint, 40 upper-case hexadecimal digits (minisign and signify: the 16 of its number)`},
+		{"no fingerprint", [2]string{`signed_by = ["04B54C3CDCA79751B16BC6B5225629DF75B188BD"]`, ``}, `17: ` + release + `: signed_by: is missing: write the fingerprints of the keys that sign the archive`},
 
 		// The origin.
-		{"no release", [2]string{origin[:strings.Index(origin, "[flavor.origin]")], ""}, `16: flavor "a": origin: there is no release to build: write at least one table [[flavor.release]]`},
-		{"no kind", [2]string{`kind = "packages"`, ``}, `20: ` + org + `: kind: is missing: write "packages"`},
-		{"kind", [2]string{`kind = "packages"`, `kind = "package"`}, `21: ` + org + `: kind: "package" is not a kind of origin: write "packages", the one that is supported yet`},
-		{"kind of later", [2]string{`kind = "packages"`, `kind = "installer"`}, `21: ` + org + `: kind: "installer" is not supported yet: leave [flavor.origin] out for now; the row is in the chart without it`},
-		{"format", [2]string{`format = "deb"`, `format = "rpm"`}, `22: ` + org + `: format: "rpm" is not supported yet: write "deb", or leave [flavor.origin] out for now`},
-		{"no archives", [2]string{`archives = ["http://a.example.org/a {codename} main"]`, ``}, `20: ` + org + `: archives: is missing: write a list of "URL SUITE COMPONENT…"`},
-		{"archive without component", [2]string{`{codename} main`, `{codename}`}, `23: ` + org + `: archives: "http://a.example.org/a {codename}": write "URL SUITE COMPONENT…"; {codename} stands for the release's`},
-		{"archive with option", [2]string{`"http://a.example.org/a {`, `"[trusted=yes] http://a.example.org/a {`}, `23: ` + org + `: archives: "[trusted=yes] http://a.example.org/a {codename} main": write "URL SUITE COMPONENT…"; {codename} stands for the release's`},
-		{"archive of files", [2]string{`http://a.example.org/a`, `file:///etc`}, `23: ` + org + `: archives: "file:///etc" is not an address: write one that begins with https:// or http://, other characters percent-encoded, without ..`},
-		{"second line in an archive", [2]string{`{codename} main`, `{codename} main\ndeb http://b.example.org/ x main`}, `23: ` + org + `: archives: "http://a.example.org/a {codename} main\ndeb http://b.example.org/ x main": write "URL SUITE COMPONENT…"; {codename} stands for the release's`},
-		{"no spelling", [2]string{`arch_names = {x86_64 = "amd64"}`, ``}, `20: ` + org + `: arch_names: x86_64: is missing: write how the archive spells the architecture`},
-		{"spelling", [2]string{`"amd64"`, `"amd64 i386"`}, `24: ` + org + `: arch_names: x86_64: "amd64 i386": write how the archive spells the architecture`},
-		{"arch of a spelling", [2]string{`{x86_64 = "amd64"}`, `{x86_64 = "amd64", riscv = "riscv64"}`}, `24: ` + org + `: arch_names: riscv: "riscv" is not an architecture of the chart: write x86_64 or arm64`},
-		{"packages that are arguments", with("system = [\n\"a-{arch}\",\n\"--allow-unauthenticated\",\n\"init-\",\n\"\",\n]"), `27: ` + org + `: system: "--allow-unauthenticated": write a package name of lower-case letters, digits and + . - in between; {arch} stands for the archive's spelling
-28: ` + org + `: system: "init-": write a package name of lower-case letters, digits and + . - in between; {arch} stands for the archive's spelling
-29: ` + org + `: system: holds an empty text: write a package name of lower-case letters, digits and + . - in between; {arch} stands for the archive's spelling`},
-		{"translation", with(`packages = {emacs = "emacs", vim = "v m", git = ""}`), `25: ` + org + `: packages: emacs: is none of the project's packages: write one of git, vim
-25: ` + org + `: packages: vim: "v m": write a package name of lower-case letters, digits and + . - in between, or "" to leave it out`},
+		{"no release", [2]string{origin[:strings.Index(origin, "[flavor.origin]")], ""}, `17: flavor "a": origin: there is no release to build: write a table [flavor.versions] that finds them, or at least one [[flavor.release]]`},
+		{"no kind", [2]string{`kind = "packages"`, ``}, `21: ` + org + `: kind: is missing: write "image" for a disk to download, "packages" for one built from a package archive, "installer", or "none" where upstream publishes nothing`},
+		{"kind", [2]string{`kind = "packages"`, `kind = "package"`}, `22: ` + org + `: kind: "package" is not a kind of origin: write "image" for a disk to download, "packages" for one built from a package archive, "installer", or "none" where upstream publishes nothing`},
+		{"format", [2]string{`format = "deb"`, `format = "rpm"`}, `23: ` + org + `: format: "rpm" is not supported yet: write "deb", or leave [flavor.origin] out for now`},
+		{"no archives", [2]string{`archives = ["http://a.example.org/a {codename} main"]`, ``}, `21: ` + org + `: archives: is missing: write a list of "URL SUITE COMPONENT…"`},
+		{"archive without component", [2]string{`{codename} main`, `{codename}`}, `24: ` + org + `: archives: "http://a.example.org/a {codename}": write "URL SUITE COMPONENT…"; {codename} stands for the release's`},
+		{"archive with option", [2]string{`"http://a.example.org/a {`, `"[trusted=yes] http://a.example.org/a {`}, `24: ` + org + `: archives: "[trusted=yes] http://a.example.org/a {codename} main": write "URL SUITE COMPONENT…"; {codename} stands for the release's`},
+		{"archive of files", [2]string{`http://a.example.org/a`, `file:///etc`}, `24: ` + org + `: archives: "file:///etc" is not an address: write one that begins with https:// or http://, other characters percent-encoded, without ..`},
+		{"second line in an archive", [2]string{`{codename} main`, `{codename} main\ndeb http://b.example.org/ x main`}, `24: ` + org + `: archives: "http://a.example.org/a {codename} main\ndeb http://b.example.org/ x main": write "URL SUITE COMPONENT…"; {codename} stands for the release's`},
+		{"no spelling", [2]string{`arch_names = {x86_64 = "amd64"}`, ``}, `21: ` + org + `: arch_names: x86_64: is missing: write how upstream spells the architecture, or "" where it offers nothing for it`},
+		{"spelling", [2]string{`"amd64"`, `"amd64 i386"`}, `25: ` + org + `: arch_names: x86_64: "amd64 i386": write how upstream spells the architecture, or "" where it offers nothing for it`},
+		{"arch of a spelling", [2]string{`{x86_64 = "amd64"}`, `{x86_64 = "amd64", riscv = "riscv64"}`}, `25: ` + org + `: arch_names: riscv: "riscv" is not an architecture of the chart: write x86_64 or arm64`},
+		{"packages that are arguments", with("system = [\n\"a-{arch}\",\n\"--allow-unauthenticated\",\n\"init-\",\n\"\",\n]"), `28: ` + org + `: system: "--allow-unauthenticated": write a package name of lower-case letters, digits and + . - in between; {arch} stands for the archive's spelling
+29: ` + org + `: system: "init-": write a package name of lower-case letters, digits and + . - in between; {arch} stands for the archive's spelling
+30: ` + org + `: system: holds an empty text: write a package name of lower-case letters, digits and + . - in between; {arch} stands for the archive's spelling`},
+		{"translation", with(`packages = {emacs = "emacs", vim = "v m", git = ""}`), `26: ` + org + `: packages: emacs: is none of the project's packages: write one of git, vim
+26: ` + org + `: packages: vim: "v m": write a package name of lower-case letters, digits and + . - in between, or "" to leave it out`},
 		{"sources", with("sources = [\n\"deb [arch=amd64 signed-by=/usr/share/keyrings/a.gpg] http://a.example.org/a {codename} main\",\n\"deb [trusted=yes] http://a.example.org/a {codename} main\",\n\"http://a.example.org/a {codename} main\",\n]"),
-			`27: ` + org + `: sources: "deb [trusted=yes] http://a.example.org/a {codename} main": write "deb URL SUITE COMPONENT…", with no other options than [arch=…] and [signed-by=…]; {codename} stands for the release's
-28: ` + org + `: sources: "http://a.example.org/a {codename} main": write "deb URL SUITE COMPONENT…", with no other options than [arch=…] and [signed-by=…]`},
-		{"cmdline", with(`cmdline = "quiet; $(x)"`), `25: ` + org + `: cmdline: "quiet; $(x)": write kernel arguments without quotes or characters that a shell reads`},
-		{"run", with(`run = ["", "echo \u202e"]`), `25: ` + org + `: run: holds an empty command: write a line of shell, or leave it out
-25: ` + org + `: run: has the invisible character U+202E: leave it out`},
-		{"licences", with(`licences = ["/usr/share/doc/*/copyright", "/usr/../etc/shadow", "/a b"]`), `25: ` + org + `: licences: "/usr/../etc/shadow": write an absolute path, with * where any name fits, without ..
-25: ` + org + `: licences: "/a b": write an absolute path, with * where any name fits, without ..`},
-		{"file path", file("path = \"/etc/../../x\""), `26: ` + org + `: file "/etc/../../x": path: "/etc/../../x": write an absolute path of letters, digits and _ + . @ : ~ -, without ..`},
-		{"file path, relative", file("path = \"etc/x\""), `26: ` + org + `: file "etc/x": path: "etc/x": write an absolute path of letters, digits and _ + . @ : ~ -, without ..`},
-		{"no file path", file("text = \"\""), `25: ` + org + `: file 1: path: is missing: write an absolute path`},
-		{"file mode", file("path = \"/x\"\nmode = \"rwx\""), `27: ` + org + `: file "/x": mode: "rwx": write four octal digits that begin with 0, such as 0644`},
-		{"file mode with set-user-id", file("path = \"/x\"\nmode = \"4755\""), `27: ` + org + `: file "/x": mode: "4755": write four octal digits that begin with 0, such as 0644`},
-		{"file text", file("path = \"/x\"\ntext = \"a\\u0000\""), `27: ` + org + `: file "/x": text: has the invisible character U+0000: leave it out`},
+			`28: ` + org + `: sources: "deb [trusted=yes] http://a.example.org/a {codename} main": write "deb URL SUITE COMPONENT…", with no other options than [arch=…] and [signed-by=…]; {codename} stands for the release's
+29: ` + org + `: sources: "http://a.example.org/a {codename} main": write "deb URL SUITE COMPONENT…", with no other options than [arch=…] and [signed-by=…]`},
+		{"cmdline", with(`cmdline = "quiet; $(x)"`), `26: ` + org + `: cmdline: "quiet; $(x)": write kernel arguments without quotes or characters that a shell reads`},
+		{"run", with(`run = ["", "echo \u202e"]`), `26: ` + org + `: run: holds an empty command: write a line of shell, or leave it out
+26: ` + org + `: run: has the invisible character U+202E: leave it out`},
+		{"licences", with(`licences = ["/usr/share/doc/*/copyright", "/usr/../etc/shadow", "/a b"]`), `26: ` + org + `: licences: "/usr/../etc/shadow": write an absolute path, with * where any name fits, without ..
+26: ` + org + `: licences: "/a b": write an absolute path, with * where any name fits, without ..`},
+		{"file path", file("path = \"/etc/../../x\""), `27: ` + org + `: file "/etc/../../x": path: "/etc/../../x": write an absolute path of letters, digits and _ + . @ : ~ -, without ..`},
+		{"file path, relative", file("path = \"etc/x\""), `27: ` + org + `: file "etc/x": path: "etc/x": write an absolute path of letters, digits and _ + . @ : ~ -, without ..`},
+		{"no file path", file("text = \"\""), `26: ` + org + `: file 1: path: is missing: write an absolute path`},
+		{"file mode", file("path = \"/x\"\nmode = \"rwx\""), `28: ` + org + `: file "/x": mode: "rwx": write four octal digits that begin with 0, such as 0644`},
+		{"file mode with set-user-id", file("path = \"/x\"\nmode = \"4755\""), `28: ` + org + `: file "/x": mode: "4755": write four octal digits that begin with 0, such as 0644`},
+		{"file text", file("path = \"/x\"\ntext = \"a\\u0000\""), `28: ` + org + `: file "/x": text: has the invisible character U+0000: leave it out`},
 		{"file twice, and one below", file("path = \"/x\"\n[[flavor.origin.file]]\npath = \"/x\"\n[[flavor.origin.file]]\npath = \"/x/y\""),
-			`28: ` + org + `: file "/x": path: is there twice, first in line 26: write each file once
-30: ` + org + `: file "/x/y": path: is below "/x", which is a file in line 26: choose another path`},
+			`29: ` + org + `: file "/x": path: is there twice, first in line 27: write each file once
+31: ` + org + `: file "/x/y": path: is below "/x", which is a file in line 27: choose another path`},
 
 		// Boot.
-		{"boot of an unknown arch", [2]string{"boot.x86_64", "boot.aarch64"}, `25: ` + org + `: boot: aarch64: "aarch64" is not an architecture of the chart: write arm64`},
-		{"bios", [2]string{`"i386-pc"`, `"i386-pc; x"`}, `26: ` + bt + `: bios: "i386-pc; x": write a GRUB platform, such as i386-pc`},
-		{"efi", boot("efi_grub = \"/EFI/x\"\n[flavor.origin.boot.x86_64.efi]\n\"../x\" = \"/y\"\n\"EFI/a\" = \"y\"\n\"efi/A\" = \"/y\""), `31: ` + bt + `: efi_grub: "/EFI/x": write a path inside the partition, without a leading / and without ..
-33: ` + bt + `: efi: ../x: "../x": write a path inside the partition, without a leading / and without ..
-34: ` + bt + `: efi: EFI/a: "y": write an absolute path of letters, digits and _ + . @ : ~ -, without ..
-35: ` + bt + `: efi: efi/A: is there twice, but for its case, which the partition does not tell apart: write it once`},
-		{"kernel", [2]string{`"/vmlinuz"`, `"vmlinuz"`}, `27: ` + bt + `: kernel: "vmlinuz": write an absolute path of letters, digits and _ + . @ : ~ -, without ..`},
-		{"no firmware", [2]string{`firmware = ["bios"]`, ``}, `25: ` + bt + `: firmware: is missing: write a list of "uefi", "bios"`},
-		{"firmware", [2]string{`["bios"]`, `["uefi", "bios", "bios", "coreboot"]`}, `29: ` + bt + `: firmware: "uefi": no boot loader is described for it: write efi = { … }, or leave it out here
-29: ` + bt + `: firmware: "bios" is there twice: write it once
-29: ` + bt + `: firmware: "coreboot": write "uefi" or "bios"`},
-		{"memory", [2]string{`512`, `5`}, `30: ` + bt + `: memory: 5: write the MiB of the test machine, from 64 to 65536`},
+		{"boot of an unknown arch", [2]string{"boot.x86_64", "boot.aarch64"}, `26: ` + org + `: boot: aarch64: "aarch64" is not an architecture of the chart: write arm64`},
+		{"bios", [2]string{`"i386-pc"`, `"i386-pc; x"`}, `27: ` + bt + `: bios: "i386-pc; x": write a GRUB platform, such as i386-pc`},
+		{"efi", boot("efi_grub = \"/EFI/x\"\n[flavor.origin.boot.x86_64.efi]\n\"../x\" = \"/y\"\n\"EFI/a\" = \"y\"\n\"efi/A\" = \"/y\""), `32: ` + bt + `: efi_grub: "/EFI/x": write a path inside the partition, without a leading / and without ..
+34: ` + bt + `: efi: ../x: "../x": write a path inside the partition, without a leading / and without ..
+35: ` + bt + `: efi: EFI/a: "y": write an absolute path of letters, digits and _ + . @ : ~ -, without ..
+36: ` + bt + `: efi: efi/A: is there twice, but for its case, which the partition does not tell apart: write it once`},
+		{"kernel", [2]string{`"/vmlinuz"`, `"vmlinuz"`}, `28: ` + bt + `: kernel: "vmlinuz": write an absolute path of letters, digits and _ + . @ : ~ -, without ..`},
+		{"no firmware", [2]string{`firmware = ["bios"]`, ``}, `26: ` + bt + `: firmware: is missing: write a list of "uefi", "bios"`},
+		{"firmware", [2]string{`["bios"]`, `["uefi", "bios", "bios", "coreboot"]`}, `30: ` + bt + `: firmware: "uefi": no boot loader is described for it: write efi = { … }, or leave it out here
+30: ` + bt + `: firmware: "bios" is there twice: write it once
+30: ` + bt + `: firmware: "coreboot": write "uefi" or "bios"`},
+		{"memory", [2]string{`512`, `5`}, `31: ` + bt + `: memory: 5: write the MiB of the test machine, from 64 to 65536`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := Parse("d.toml", []byte(replace(t, full, c.change[0], c.change[1])))
@@ -310,7 +312,7 @@ func TestAllMistakesAtOnceInOrder(t *testing.T) {
 d.toml:10: flavor "a": home: is missing: write the address of a page, beginning with https://
 d.toml:13: flavor "a": unknown key "hom": did you mean "home"?
 d.toml:14: flavor "a": level: "beta" is not a level: write one of planned, preview, proposed, stable
-d.toml:30: flavor "a": origin: boot: x86_64: memory: is a text: write a whole number without quotes, such as 1024
+d.toml:31: flavor "a": origin: boot: x86_64: memory: is a text: write a whole number without quotes, such as 1024
 5 mistakes`; fmt.Sprint(err) != want {
 		t.Errorf("%v", err)
 	}

@@ -89,17 +89,17 @@ func (v *validator) fill(p place, heading string, to any, values map[string]any)
 }
 
 func (v *validator) table(p place, heading string, to reflect.Value, values map[string]any) {
-	fields := map[string]int{}
+	fields := map[string][]int{}
 	var known []string
-	for i := range to.NumField() {
-		if name := tag(to.Type().Field(i)); name != "" {
-			fields[name] = i
+	for _, f := range reflect.VisibleFields(to.Type()) {
+		if name := tag(f); name != "" {
+			fields[name] = f.Index
 			known = append(known, name)
 		}
 	}
 	for _, key := range sortedKeys(values) {
 		if i, ok := fields[key]; ok {
-			v.set(p.in(key), strings.TrimPrefix(heading+"."+key, "."), to.Field(i), values[key])
+			v.set(p.in(key), strings.TrimPrefix(heading+"."+key, "."), to.FieldByIndex(i), values[key])
 			continue
 		}
 		sub := p.in(key)
@@ -121,6 +121,13 @@ func (v *validator) set(p place, heading string, to reflect.Value, value any) {
 			return
 		}
 		to.SetString(s)
+	case reflect.Bool:
+		b, ok := value.(bool)
+		if !ok {
+			p.unreadable("is %s: write true or false, without quotes", kind(value))
+			return
+		}
+		to.SetBool(b)
 	case reflect.Int:
 		n, ok := value.(int64)
 		if !ok || n > math.MaxInt32 || n < math.MinInt32 {
@@ -136,6 +143,10 @@ func (v *validator) set(p place, heading string, to reflect.Value, value any) {
 		}
 		v.table(p, heading, to, m)
 	case reflect.Map:
+		if s, ok := value.(string); ok && to.Type() == reflect.TypeFor[ByArch]() {
+			to.Set(reflect.ValueOf(ByArch{"": s}))
+			return
+		}
 		m, ok := value.(map[string]any)
 		if !ok {
 			p.unreadable("is %s: write a table, such as %s = { NAME = VALUE }", kind(value), heading[strings.LastIndexByte(heading, '.')+1:])
@@ -214,14 +225,14 @@ var headings = func() map[string][]string {
 	found := map[string][]string{}
 	var walk func(t reflect.Type, path, shown string)
 	walk = func(t reflect.Type, path, shown string) {
-		for i := range t.NumField() {
-			name := tag(t.Field(i))
+		for _, f := range reflect.VisibleFields(t) {
+			name := tag(f)
 			if name == "" {
 				continue
 			}
 			found[name] = append(found[name], shown)
 			below := strings.TrimPrefix(path+"."+name, ".")
-			switch ft := t.Field(i).Type; {
+			switch ft := f.Type; {
 			case ft.Kind() == reflect.Struct:
 				walk(ft, below, "["+below+"]")
 			case ft.Kind() == reflect.Pointer:

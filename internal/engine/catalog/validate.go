@@ -21,7 +21,7 @@ var (
 	versionForm     = regexp.MustCompile(`^[a-z0-9]+([._-][a-z0-9]+)*$`)
 	packageForm     = regexp.MustCompile(`^[a-z0-9]([a-z0-9+.-]*[a-z0-9+])?$`) // with a dash at its end apt would remove it
 	archNameForm    = regexp.MustCompile(`^[a-z0-9]+([_-][a-z0-9]+)*$`)
-	fingerprintForm = regexp.MustCompile(`^[0-9A-F]{40}$`)
+	fingerprintForm = regexp.MustCompile(`^([0-9A-F]{16}|[0-9A-F]{40}|[0-9A-F]{64})$`) // of minisign and signify, of OpenPGP, of RSA
 	userForm        = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
 	modeForm        = regexp.MustCompile(`^0[0-7]{3}$`)
 	platformForm    = regexp.MustCompile(`^[a-z0-9]+-[a-z0-9]+$`)
@@ -189,6 +189,16 @@ func (v *validator) project(p place) {
 		public.say("%s has no path: write HOST/PATH, such as quay.io/project", quote(v.Project.Public))
 	}
 	p.in("packages").each(v.Project.Packages, packageForm, packageRule)
+	for i, registry := range v.Project.Private {
+		if item := p.in("private").item(i, ""); item.form(registry, repositoryForm, "HOST or HOST/PATH, such as registry.example.org/private") && v.Project.Public == registry {
+			item.say("%s is where users pull from: name registries that only the project's own people can read", quote(registry))
+		}
+	}
+	for i, m := range v.Project.Mirrors {
+		item := p.in("mirror").item(i, fmt.Sprintf("mirror %d", i+1))
+		item.in("from").prefix(m.From)
+		item.in("to").prefix(m.To)
+	}
 	size := p.in("disk_size")
 	if v.Project.DiskSize == "" {
 		size.say("is missing: write the size of the root disk, such as 10GiB")
@@ -261,11 +271,16 @@ func (v *validator) flavor(p place, f *Flavor) {
 	if f.User != "" {
 		p.in("user").form(f.User, userForm, "a login name of lower-case letters, digits, _ and -")
 	}
+	v.redistribution(p, f)
 	v.releases(p.in("release"), f)
+	found := scope{}
+	if f.Versions != nil {
+		found = p.in("versions").versions(f.Versions)
+	}
 	if f.Origin != nil {
-		v.origin(p.in("origin"), f)
-		if len(f.Releases) == 0 {
-			p.in("origin").say("there is no release to build: write at least one table [[flavor.release]]")
+		v.origin(p.in("origin"), f, found)
+		if len(f.Releases) == 0 && f.Versions == nil && f.Origin.Kind != "none" {
+			p.in("origin").say("there is no release to build: write a table [flavor.versions] that finds them, or at least one [[flavor.release]]")
 		}
 	}
 }
@@ -316,20 +331,17 @@ func (v *validator) releases(list place, f *Flavor) {
 				once(code, r.Codename)
 			}
 		}
-		for j, fp := range r.SignedBy {
-			item := p.in("signed_by").item(j, "")
-			bare := strings.ToUpper(strings.TrimPrefix(strings.Join(strings.Fields(fp), ""), "0x"))
-			switch {
-			case fingerprintForm.MatchString(fp):
-				if slices.Contains(r.SignedBy[:j], fp) {
-					item.say("%s is there twice: write it once", quote(fp))
-				}
-			case fingerprintForm.MatchString(bare):
-				item.say("%s: write %s", quote(fp), bare)
-			default:
-				item.say("%s: write a key's full fingerprint, 40 upper-case hexadecimal digits", quote(fp))
+		p.in("signed_by").fingerprints(r.SignedBy)
+		if r.EOL != "" {
+			p.in("eol").day(r.EOL)
+		}
+		if r.Skip != "" {
+			p.in("skip").text(r.Skip)
+			if r.Pin {
+				p.in("pin").say("it cannot be pinned and skipped: leave one of them out")
 			}
 		}
+		p.in("words").words(r.Words, nil)
 		v.translations(p.in("packages"), r.Packages)
 		if o := f.Origin; o != nil && o.Kind == "packages" {
 			if len(r.SignedBy) == 0 {
@@ -338,6 +350,24 @@ func (v *validator) releases(list place, f *Flavor) {
 			if r.Codename == "" && strings.Contains(strings.Join(append(slices.Clone(o.Archives), o.Sources...), " "), "{codename}") {
 				p.in("codename").say("is missing: write it, the archives are named by it")
 			}
+		}
+	}
+}
+
+// fingerprints checks a list of keys' fingerprints.
+func (p place) fingerprints(list []string) {
+	for j, fp := range list {
+		item := p.item(j, "")
+		bare := strings.ToUpper(strings.TrimPrefix(strings.Join(strings.Fields(fp), ""), "0x"))
+		switch {
+		case fingerprintForm.MatchString(fp):
+			if slices.Contains(list[:j], fp) {
+				item.say("%s is there twice: write it once", quote(fp))
+			}
+		case fingerprintForm.MatchString(bare):
+			item.say("%s: write %s", quote(fp), bare)
+		default:
+			item.say("%s: write a key's full fingerprint, 40 upper-case hexadecimal digits (minisign and signify: the 16 of its number)", quote(fp))
 		}
 	}
 }
@@ -355,20 +385,46 @@ func (v *validator) translations(p place, m map[string]string) {
 	}
 }
 
-func (v *validator) origin(p place, f *Flavor) {
+func (v *validator) origin(p place, f *Flavor, found scope) {
 	o := f.Origin
+	const kinds = `write "image" for a disk to download, "packages" for one built from a package archive, "installer", or "none" where upstream publishes nothing`
+	if o.Kind != "none" && o.Kind != "" {
+		v.archNames(p.in("arch_names"), f)
+	}
 	switch o.Kind {
 	case "packages":
-	case "":
-		p.in("kind").say(`is missing: write "packages"`)
-		return
+		v.packages(p, f)
 	case "image", "installer":
-		p.in("kind").say(`%q is not supported yet: leave [flavor.origin] out for now; the row is in the chart without it`, o.Kind)
-		return
+		p.described(f, found)
+	case "none":
+		if p.in("reason").text(o.Reason); o.Reason == "" {
+			p.in("reason").say("is missing: write why there is nothing to take, in a few words")
+		}
+	case "":
+		p.in("kind").say("is missing: %s", kinds)
 	default:
-		p.in("kind").say(`%s is not a kind of origin: write "packages", the one that is supported yet`, quote(o.Kind))
-		return
+		p.in("kind").say("%s is not a kind of origin: %s", quote(o.Kind), kinds)
 	}
+}
+
+// archNames checks that each architecture of the chart has upstream's name.
+func (v *validator) archNames(p place, f *Flavor) {
+	names := f.Origin.ArchNames
+	for _, a := range f.Arch {
+		if name, there := names[a]; slices.Contains(Arches, a) && (name != "" || !there) {
+			p.in(string(a)).form(name, archNameForm, `how upstream spells the architecture, or "" where it offers nothing for it`)
+		}
+	}
+	for _, a := range sortedKeys(names) {
+		if one := p.in(string(a)); one.arch(a) && !slices.Contains(f.Arch, a) && names[a] != "" {
+			one.form(names[a], archNameForm, "how upstream spells the architecture")
+		}
+	}
+}
+
+// packages checks an origin that builds from a package archive.
+func (v *validator) packages(p place, f *Flavor) {
+	o := f.Origin
 	if o.Format == "" {
 		p.in("format").say(`is missing: write "deb"`)
 		return
@@ -382,16 +438,6 @@ func (v *validator) origin(p place, f *Flavor) {
 	}
 	for i, a := range o.Archives {
 		archives.item(i, "").archive(a, a, `"URL SUITE COMPONENT…"`)
-	}
-	for _, a := range f.Arch {
-		if slices.Contains(Arches, a) {
-			p.in("arch_names").in(string(a)).form(o.ArchNames[a], archNameForm, "how the archive spells the architecture")
-		}
-	}
-	for _, a := range sortedKeys(o.ArchNames) {
-		if one := p.in("arch_names").in(string(a)); one.arch(a) && !slices.Contains(f.Arch, a) {
-			one.form(o.ArchNames[a], archNameForm, "how the archive spells the architecture")
-		}
 	}
 	v.translations(p.in("packages"), o.Packages)
 	p.in("system").each(o.System, packageForm, packageRule+"; {arch} stands for the archive's spelling")

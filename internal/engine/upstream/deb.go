@@ -23,6 +23,7 @@ import (
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine/command"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/integrity"
 )
 
 // findDeb resolves a guest from a Debian-style archive (https://wiki.debian.org/DebianRepository/Format). apt itself
@@ -31,11 +32,11 @@ import (
 func findDeb(ctx context.Context, q Query, scope *event.Scope) (*Snapshot, error) {
 	o := q.Flavor.Origin
 	arch := o.ArchNames[q.Arch]
-	pinned, err := keys(q.Release.SignedBy)
+	pinned, err := q.Ring.Entities(q.Release.SignedBy)
 	if err != nil {
 		return nil, err
 	}
-	ring, err := keyring(pinned)
+	ring, err := integrity.Keyring(pinned)
 	if err != nil {
 		return nil, err
 	}
@@ -197,7 +198,7 @@ func (s *Snapshot) indexes(state string, pinned openpgp.EntityList, memo *memory
 		if err != nil {
 			return fmt.Errorf("the signature of %s: bad: %w", filepath.Base(path), err)
 		}
-		signers[Fingerprint(signer)] = true
+		signers[integrity.Fingerprint(signer)] = true
 		field := func(name string) string {
 			m := regexp.MustCompile(`(?m)^` + name + `: *(.*?)\r?$`).FindSubmatch(block.Plaintext)
 			if m == nil {
@@ -226,7 +227,7 @@ func (s *Snapshot) indexes(state string, pinned openpgp.EntityList, memo *memory
 		list = append(list, f)
 	}
 	sort.Strings(list)
-	s.Signature = "verified " + strings.Join(list, ", ")
+	s.Signature, s.Trust = "verified "+strings.Join(list, ", "), "indexes signed (openpgp)"
 	// The first line of sources.list names the main archive.
 	sources, err := os.ReadFile(filepath.Join(state, "sources.list"))
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/integrity"
 )
 
 // Query is what to look for.
@@ -25,17 +26,23 @@ type Query struct {
 	State   func(name string) string // a folder that outlives the run, for conditional requests
 	Lock    func(ctx context.Context, name string) (unlock func(), err error)
 	Client  *http.Client     // asks whether anything has changed; nil: http.DefaultClient
+	Web     *Session         // of image and installer origins
+	Ring    *integrity.Ring  // keys that are pinned
+	Dry     bool             // try the description only: signatures are neither read nor verified
 	Now     func() time.Time // nil: time.Now
 }
 
-// Snapshot is the newest upstream of a packages origin: the exact packages that a guest is made of.
+// Snapshot is the newest upstream of a target. Of a packages origin it is the exact packages that a guest is made of, and
+// URL, Date and Signature are those of the archives' indexes.
 type Snapshot struct {
-	URL       string    // of the first archive's signed index
-	Date      time.Time // the newest of the signed indexes
-	Build     string    // the release as the archive calls it and the day: "12.15-20261121"
-	Checksum  string    // "sha256:HEX" over the sorted list of the packages' names, versions and checksums
-	Signature string    // "verified FINGERPRINT[, FINGERPRINT]": the primary keys that signed the indexes
-	Size      int64     // bytes of all packages
+	URL       string    // of the file, or of the first archive's signed index
+	Date      time.Time // of the file, or of the newest of the signed indexes; zero: upstream does not tell
+	Build     string    // what upstream calls it: "10.2-20260526.0", "12.15-20261121"
+	Checksum  string    // "ALGORITHM:HEX" of the file, or "sha256:HEX" over the sorted list of the packages' names, versions and checksums
+	Signature string    // "verified FINGERPRINT[, FINGERPRINT]", "over the file by …", "not offered", "missing", "bad: …"
+	Trust     string    // what vouches for it, in a few words: "checksum signed (openpgp)", "checksum over TLS only: …"
+	Size      int64     // bytes of the file, or of all packages; 0: not known
+	File      *File     // nil of a packages origin
 	Packages  []Package // sorted by name
 	Roots     []string  // what was asked for; the rest are dependencies
 }
@@ -80,13 +87,16 @@ func Apply(mirrors []Mirror, url string) string {
 	return mirrors[best].To + strings.TrimPrefix(url, mirrors[best].From)
 }
 
-// Find resolves the query.
+// Find resolves the query. With an error, the snapshot holds what was found until then, or is nil.
 func Find(ctx context.Context, q Query, scope *event.Scope) (*Snapshot, error) {
 	o := q.Flavor.Origin
 	if o == nil {
 		return nil, fmt.Errorf("not supported yet: distros.toml has no origin for %s", q.Flavor.ID)
 	}
-	if o.Kind != "packages" || o.Format != "deb" {
+	switch {
+	case o.Kind == "image" || o.Kind == "installer":
+		return findFile(ctx, q, scope)
+	case o.Kind != "packages" || o.Format != "deb":
 		return nil, fmt.Errorf("not supported yet: origin %s %s", o.Kind, o.Format)
 	}
 	return findDeb(ctx, q, scope)

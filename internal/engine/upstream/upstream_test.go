@@ -8,7 +8,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -27,33 +26,8 @@ import (
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/integrity"
 )
-
-func TestEveryKeyFileHoldsTheKeyItIsNamedFor(t *testing.T) {
-	names, err := fs.Glob(embedded, "keys/*.asc")
-	if err != nil || len(names) == 0 {
-		t.Fatalf("%v, %d files", err, len(names))
-	}
-	sources, err := fs.ReadFile(embedded, "keys/README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range names {
-		f := strings.TrimSuffix(filepath.Base(name), ".asc")
-		if _, err := keys([]string{f}); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-		if !bytes.Contains(sources, []byte("| "+f+" |")) {
-			t.Errorf("keys/README.md does not tell the source of %s", f)
-		}
-	}
-	if _, err := keys([]string{strings.Repeat("A", 40)}); err == nil {
-		t.Error("an unknown key was found")
-	}
-	if _, err := keys(nil); err == nil {
-		t.Error("no key at all was accepted")
-	}
-}
 
 func TestMirrors(t *testing.T) {
 	var list []Mirror
@@ -164,8 +138,8 @@ func (a *archive) sign(t *testing.T, date, until time.Time) {
 	a.files["/debian/dists/test/InRelease"] = append(signed.Bytes(), '\n')
 }
 
-// pin makes the archive's key one of the pinned ones.
-func pin(t *testing.T, entities ...*openpgp.Entity) {
+// ring holds keys as if they were pinned.
+func ring(t *testing.T, entities ...*openpgp.Entity) *integrity.Ring {
 	t.Helper()
 	files := fstest.MapFS{}
 	for _, e := range entities {
@@ -178,11 +152,9 @@ func pin(t *testing.T, entities ...*openpgp.Entity) {
 			t.Fatal(err)
 		}
 		_ = w.Close()
-		files["keys/"+Fingerprint(e)+".asc"] = &fstest.MapFile{Data: buf.Bytes()}
+		files[integrity.Fingerprint(e)+".asc"] = &fstest.MapFile{Data: buf.Bytes()}
 	}
-	old := keyFiles
-	keyFiles = files
-	t.Cleanup(func() { keyFiles = old })
+	return integrity.OpenRing(files)
 }
 
 // query asks the archive, through a mirror, for a guest of these packages.
@@ -191,17 +163,17 @@ func (a *archive) query(t *testing.T, roots ...string) Query {
 	return Query{
 		Flavor: &catalog.Flavor{ID: "test", Origin: &catalog.Origin{Kind: "packages", Format: "deb", Archives: []string{"http://upstream.example.org/debian {codename} main"},
 			ArchNames: map[catalog.Arch]string{"x86_64": "amd64"}, Packages: map[string]string{"screenfetch": "fastfetch", "net-tools": ""}, System: append(roots, "kernel-{arch}")}},
-		Release: &catalog.Release{Version: "7", Codename: "test", SignedBy: []string{Fingerprint(a.key)}},
+		Release: &catalog.Release{Version: "7", Codename: "test", SignedBy: []string{integrity.Fingerprint(a.key)}},
 		Arch:    "x86_64", Project: &catalog.Project{Packages: []string{"screenfetch", "net-tools"}},
 		Mirrors: []Mirror{{"http://upstream.example.org/", a.srv.URL + "/"}},
 		State:   func(name string) string { return filepath.Join(dir, name) },
 		Lock:    func(context.Context, string) (func(), error) { return func() {}, nil },
+		Ring:    ring(t, a.key),
 	}
 }
 
 func TestFindsTheExactPackages(t *testing.T) {
 	a := newArchive(t, "apt Essential: yes", "base Essential: yes", "kernel-amd64 Depends: lib", "lib ", "fastfetch ", "unrelated ")
-	pin(t, a.key)
 	q := a.query(t, "lib")
 	s, err := Find(context.Background(), q, nil)
 	if err != nil {
@@ -224,7 +196,7 @@ func TestFindsTheExactPackages(t *testing.T) {
 	if strings.Join(s.Roots, " ") != "fastfetch kernel-amd64 lib" {
 		t.Errorf("roots %q", s.Roots)
 	}
-	if s.Signature != "verified "+Fingerprint(a.key) || !strings.HasPrefix(s.Build, "7.1-") || s.URL != "http://upstream.example.org/debian/dists/test/InRelease" ||
+	if s.Signature != "verified "+integrity.Fingerprint(a.key) || !strings.HasPrefix(s.Build, "7.1-") || s.URL != "http://upstream.example.org/debian/dists/test/InRelease" ||
 		!strings.HasPrefix(s.Checksum, "sha256:") || s.Size == 0 {
 		t.Errorf("%+v", s)
 	}
@@ -264,37 +236,30 @@ func TestRefusals(t *testing.T) {
 		break_             func(*testing.T, *archive, *Query)
 	}{
 		{"unknown key", "signature", "signed_by", func(t *testing.T, a *archive, q *Query) {
-			pin(t, stranger.key)
-			q.Release.SignedBy = []string{Fingerprint(stranger.key)}
+			q.Ring = ring(t, stranger.key)
+			q.Release.SignedBy = []string{integrity.Fingerprint(stranger.key)}
 		}},
 		{"changed index", "Packages", "", func(t *testing.T, a *archive, _ *Query) {
-			pin(t, a.key)
 			z := a.files["/debian/dists/test/main/binary-amd64/Packages.gz"]
 			z[len(z)/2] ^= 1
 		}},
 		{"changed release", "signature", "", func(t *testing.T, a *archive, _ *Query) {
-			pin(t, a.key)
 			a.files["/debian/dists/test/InRelease"] = bytes.Replace(a.files["/debian/dists/test/InRelease"], []byte("Version: 7.1"), []byte("Version: 7.2"), 1)
 		}},
 		{"unsigned", "", "", func(t *testing.T, a *archive, _ *Query) {
-			pin(t, a.key)
 			block, _ := clearsign.Decode(a.files["/debian/dists/test/InRelease"])
 			a.files["/debian/dists/test/InRelease"] = block.Plaintext
 		}},
 		{"expired", "not of this time", "clock", func(t *testing.T, a *archive, _ *Query) {
-			pin(t, a.key)
 			a.sign(t, time.Now().Add(-72*time.Hour), time.Now().Add(-48*time.Hour))
 		}},
 		{"not there", "", "", func(t *testing.T, a *archive, _ *Query) {
-			pin(t, a.key)
 			clear(a.files)
 		}},
 		{"down", "cannot be reached", "--mirror", func(t *testing.T, a *archive, _ *Query) {
-			pin(t, a.key)
 			a.srv.Close()
 		}},
 		{"no such package", "nosuch", "package names in distros.toml", func(t *testing.T, a *archive, q *Query) {
-			pin(t, a.key)
 			q.Flavor.Origin.System = append(q.Flavor.Origin.System, "nosuch")
 		}},
 	} {

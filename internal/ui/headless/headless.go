@@ -80,11 +80,35 @@ func PlanText(w io.Writer, plans []engine.Plan) {
 	for _, p := range plans {
 		count[p.Action]++
 		fmt.Fprintf(w, "%-*s  %-5s  %s\n", width, p.Target, p.Action, event.Clean(p.Reason))
-		if p.Upstream != nil {
-			fmt.Fprintf(w, "%-*s         upstream   %s, %s, %s, signature %s\n", width, "", p.Upstream.Build, p.Upstream.URL, Bytes(p.Upstream.Size), p.Upstream.Signature)
+		more := func(name, format string, args ...any) {
+			fmt.Fprintf(w, "%-*s         %-9s  %s\n", width, "", name, event.Clean(fmt.Sprintf(format, args...)))
+		}
+		if u := p.Upstream; u != nil {
+			words := []string{u.URL}
+			if u.Size > 0 {
+				words = append(words, Bytes(u.Size))
+			}
+			if !u.Date.IsZero() {
+				words = append(words, "of "+u.Date.UTC().Format(time.DateOnly))
+			}
+			words = append(words, u.Trust)
+			if strings.HasPrefix(u.Signature, "verified") || strings.HasPrefix(u.Signature, "bad") || u.Signature == "missing" {
+				words = append(words, "signature "+u.Signature)
+			}
+			more("upstream", "%s, %s", u.Build, strings.Join(words, ", "))
+			if u.Checksum != "" {
+				more("checksum", "%s", u.Checksum)
+			}
+		}
+		if l := p.Licence; l != nil && l.Redistribution != "free" && p.Upstream != nil {
+			decided := ""
+			if l.Decision != "" {
+				decided = "; decided: " + l.Decision
+			}
+			more("licence", "%s: %s (%s)%s", l.Redistribution, l.Because, l.URL, decided)
 		}
 		if p.Published != nil {
-			fmt.Fprintf(w, "%-*s         published  %s as %s\n", width, "", p.Published.Digest, strings.Join(p.Published.Tags, ", "))
+			more("published", "%s as %s", p.Published.Digest, strings.Join(p.Published.Tags, ", "))
 		}
 	}
 	fmt.Fprintf(w, "%d to build, %d with nothing to do, %d that cannot be decided\n", count[engine.Build], count[engine.None], count[engine.Fail])
