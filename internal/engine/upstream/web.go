@@ -27,7 +27,7 @@ const (
 	maxDocument = 16 << 20 // bytes
 	maxTries    = 4
 	maxWait     = 30 * time.Second // that a server may ask for
-	silence     = 20 * time.Second // after which one try ends
+	maxTime     = 2 * time.Minute  // for one try
 )
 
 // Web reads upstreams' documents: listings, JSON, checksums, signatures. What was read before is asked for
@@ -38,6 +38,7 @@ type Web struct {
 	Dir     string        // where documents are kept; made if need be; "": nowhere
 	Mirrors []Mirror      // rewrites of URL prefixes
 	Backoff time.Duration // before the second try; doubled each time; 0 means 300 ms
+	Silence time.Duration // without a byte, after which a try ends; 0 means 20 s
 
 	Requests, Bodies, Bytes atomic.Int64 // how much was asked, answered with a body, and read; for measurements
 }
@@ -181,9 +182,15 @@ func remedyFor(err error, address string) string {
 }
 
 func (w *Web) try(ctx context.Context, method, address, from string) (*Document, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	silence := w.Silence
+	if silence == 0 {
+		silence = 20 * time.Second
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, maxTime, fmt.Errorf("it took more than %s", maxTime))
 	defer cancel()
-	stall := time.AfterFunc(silence, cancel)
+	ctx, quiet := context.WithCancelCause(ctx)
+	defer quiet(nil)
+	stall := time.AfterFunc(silence, func() { quiet(fmt.Errorf("no byte came for %s", silence)) })
 	defer stall.Stop()
 	verb := method
 	if method == "REDIRECT" {
@@ -218,7 +225,7 @@ func (w *Web) try(ctx context.Context, method, address, from string) (*Document,
 	w.Requests.Add(1)
 	resp, err := client.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", address, plainly(err))
+		return nil, fmt.Errorf("%s: %w", address, plainly(ctx, err))
 	}
 	defer resp.Body.Close()
 	doc := &Document{URL: address, From: resp.Request.URL.String(), Size: resp.ContentLength}
@@ -236,7 +243,10 @@ func (w *Web) try(ctx context.Context, method, address, from string) (*Document,
 			return nil, &finalError{fmt.Errorf("%s: expected that it leads elsewhere, and it does not", address)}
 		}
 	case resp.StatusCode == http.StatusNotModified && old.URL != "":
-		doc.Body, doc.Size, doc.From = body, old.Size, old.From
+		doc.Size, doc.From = old.Size, old.From
+		if method == http.MethodGet {
+			doc.Body = body
+		}
 		doc.Modified, _ = http.ParseTime(old.Modified)
 		return doc, nil
 	case resp.StatusCode == http.StatusOK:
@@ -244,8 +254,8 @@ func (w *Web) try(ctx context.Context, method, address, from string) (*Document,
 		doc.Modified, _ = http.ParseTime(now.Modified)
 		if method == http.MethodGet {
 			w.Bodies.Add(1)
-			if doc.Body, err = io.ReadAll(&alive{io.LimitReader(resp.Body, maxDocument+1), stall}); err != nil {
-				return nil, fmt.Errorf("%s: after %d bytes: %w", address, len(doc.Body), plainly(err))
+			if doc.Body, err = io.ReadAll(&alive{io.LimitReader(resp.Body, maxDocument+1), stall, silence}); err != nil {
+				return nil, fmt.Errorf("%s: after %d bytes: %w", address, len(doc.Body), plainly(ctx, err))
 			}
 			w.Bytes.Add(int64(len(doc.Body)))
 			if len(doc.Body) > maxDocument {
@@ -267,27 +277,28 @@ func (w *Web) try(ctx context.Context, method, address, from string) (*Document,
 }
 
 // plainly takes the request out of an error of the HTTP client: whoever reads it is told the address already.
-func plainly(err error) error {
+func plainly(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	var u *url.Error
 	if errors.As(err, &u) {
-		err = u.Err
-	}
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("no answer within %s", silence)
+		return u.Err
 	}
 	return err
 }
 
 // alive puts off the end of a try for as long as bytes come.
 type alive struct {
-	r     io.Reader
-	stall *time.Timer
+	r       io.Reader
+	stall   *time.Timer
+	silence time.Duration
 }
 
 func (a *alive) Read(p []byte) (int, error) {
 	n, err := a.r.Read(p)
 	if n > 0 {
-		a.stall.Reset(silence)
+		a.stall.Reset(a.silence)
 	}
 	return n, err
 }
