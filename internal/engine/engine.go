@@ -17,6 +17,7 @@ import (
 	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/fetch"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/integrity"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/publish"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/trust"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/upstream"
@@ -36,6 +37,7 @@ type Config struct {
 	Password []byte // its passphrase
 	KeyDir   string // where the default key pair is, or is made at its first use
 
+	Ring     *integrity.Ring  // keys of upstreams; nil means those of the repository
 	Backoff  time.Duration    // before an upstream's document is asked for a second time; 0 means 300 ms
 	Insecure bool             // allow plain http to registries that are not loopback
 	Now      func() time.Time // nil means time.Now
@@ -49,7 +51,8 @@ type Engine struct {
 	bus      *event.Bus
 	cache    *fetch.Cache
 	registry publish.Registry
-	fetcher  *fetch.Fetcher
+	fetcher  *fetch.Fetcher // of packages, whose addresses are rewritten by mirrors already
+	images   *fetch.Fetcher // of upstream's own addresses
 	client   *http.Client
 	logs     string
 
@@ -68,6 +71,9 @@ func New(cfg Config) (*Engine, error) {
 	if cfg.Base == "" {
 		cfg.Base = cfg.Catalog.Base.Image
 	}
+	if cfg.Ring == nil {
+		cfg.Ring = integrity.Pinned()
+	}
 	if cfg.Jobs <= 0 {
 		cfg.Jobs = max(1, runtime.NumCPU()/2)
 	}
@@ -80,7 +86,10 @@ func New(cfg Config) (*Engine, error) {
 		return nil, &NotStarted{err}
 	}
 	client := fetch.NewClient()
-	e := &Engine{cfg: cfg, bus: event.NewBus(cfg.Now), cache: cache, registry: registry, client: client, fetcher: &fetch.Fetcher{Cache: cache, Client: client}}
+	e := &Engine{cfg: cfg, bus: event.NewBus(cfg.Now), cache: cache, registry: registry, client: client, fetcher: &fetch.Fetcher{Cache: cache, Client: client, Backoff: cfg.Backoff}}
+	mirrored := fetch.NewClient()
+	mirrored.Transport = upstream.Through(e.mirrors(), mirrored.Transport)
+	e.images = &fetch.Fetcher{Cache: cache, Client: mirrored, Backoff: cfg.Backoff}
 	e.logs = cache.Path("logs", cfg.Now().UTC().Format("20060102T150405")+fmt.Sprintf("-%d", os.Getpid()))
 	return e, nil
 }

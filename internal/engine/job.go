@@ -25,7 +25,6 @@ import (
 	"github.com/ContainerCraft/kmi-tui/internal/engine/disk"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/fetch"
-	"github.com/ContainerCraft/kmi-tui/internal/engine/integrity"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/publish"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/trust"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/upstream"
@@ -83,7 +82,7 @@ func (j *job) identity() string {
 
 func (j *job) query(flavor *catalog.Flavor, release *catalog.Release, only []string, scope *event.Scope) upstream.Query {
 	return upstream.Query{Flavor: flavor, Release: release, Arch: j.target.Arch, Project: &j.e.cfg.Catalog.Project, Only: only, Mirrors: j.e.mirrors(), Now: j.e.cfg.Now, Client: j.e.client,
-		Web: j.asking.web, Ring: integrity.Pinned(),
+		Web: j.asking.web, Ring: j.e.cfg.Ring,
 		State: func(name string) string { return j.e.cache.Path("upstream", name) },
 		Lock:  func(ctx context.Context, name string) (func(), error) { return j.e.cache.Lock(ctx, name, scope) }}
 }
@@ -161,6 +160,9 @@ func (j *job) resolve(ctx context.Context, scope *event.Scope) (string, error) {
 		return "", err
 	}
 	what := fetch.Size(s.Size)
+	if s.Size == 0 {
+		what = "size not known"
+	}
 	if len(s.Packages) > 0 {
 		what = fmt.Sprintf("%d packages, %s", len(s.Packages), what)
 	}
@@ -251,6 +253,9 @@ func (j *job) cached() bool {
 }
 
 func (j *job) fetch(ctx context.Context, scope *event.Scope) (string, error) {
+	if j.snapshot.File != nil {
+		return j.fetchFile(ctx, scope)
+	}
 	unlock, err := j.e.cache.Lock(ctx, "content-"+j.key, scope)
 	if err != nil {
 		return "", err
@@ -270,6 +275,49 @@ func (j *job) fetch(ctx context.Context, scope *event.Scope) (string, error) {
 		return "", err
 	}
 	return fmt.Sprintf("%d packages, %s, every SHA-256 verified", len(j.snapshot.Packages), fetch.Size(j.snapshot.Size)), nil
+}
+
+// fetchFile downloads a file of upstream's, verifies it and unpacks it, in one pass.
+func (j *job) fetchFile(ctx context.Context, scope *event.Scope) (string, error) {
+	s, f := j.snapshot, j.snapshot.File
+	img := fetch.Image{URL: s.URL, Size: s.Size, Sums: f.Sums, DiskSums: f.DiskSums, Pack: f.Pack, Member: f.Member}
+	signer := ""
+	if seal := f.Seal; seal != nil {
+		img.Sealed = strings.Join(seal.Keys, " ")
+		img.Watch = func() ([]fetch.Watcher, error) {
+			stream, err := j.e.cfg.Ring.Stream(seal.Kind, seal.Signature, seal.Keys, j.e.cfg.Now())
+			if err != nil {
+				return nil, err
+			}
+			return []fetch.Watcher{{Writer: stream, Disk: seal.Disk, Abort: stream.Abort, Close: func() error {
+				err := stream.Close()
+				signer = stream.Signer()
+				return err
+			}}}, nil
+		}
+	}
+	got, err := j.e.images.Image(ctx, img, scope)
+	if err != nil {
+		return "", err
+	}
+	if got.Cached {
+		return "", event.Skipf("%s (%s) is in the cache, verified on %s", s.Build, fetch.Size(got.Size), got.Time.Format("2006-01-02"))
+	}
+	if signer != "" {
+		s.Signature = "verified " + signer
+		j.plan.Upstream.Signature = s.Signature
+	}
+	what := fetch.Size(got.Served)
+	if got.Size != got.Served {
+		what += ", " + fetch.Size(got.Size) + " unpacked"
+	}
+	return fmt.Sprintf("%s, %s, %s", what, clipSum(s.Checksum), keyIDs(s.Signature)), nil
+}
+
+// clipSum shortens a checksum for lines that people read.
+func clipSum(sum string) string {
+	algorithm, digits, _ := strings.Cut(sum, ":")
+	return algorithm + ":" + short(digits)
 }
 
 func items(s *upstream.Snapshot) []fetch.Item {

@@ -225,7 +225,7 @@ type asking struct {
 }
 
 func (e *Engine) ask(bus *event.Bus) *asking {
-	web := &upstream.Web{Client: e.client, Dir: e.cache.Path("upstream", "web"), Mirrors: e.mirrors(), Backoff: e.cfg.Backoff}
+	web := &upstream.Web{Client: e.images.Client, Dir: e.cache.Path("upstream", "web"), Backoff: e.cfg.Backoff}
 	return &asking{web.Session(), bus}
 }
 

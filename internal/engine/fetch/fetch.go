@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -130,6 +131,11 @@ func (f *Fetcher) one(ctx context.Context, it Item, scope *event.Scope, progress
 		progress(it.Size)
 		return nil
 	}
+	return f.retry(ctx, it.URL, scope, func() error { return f.try(ctx, it, blob, progress) })
+}
+
+// retry tries until it works, waiting longer each time, or until another try would not help.
+func (f *Fetcher) retry(ctx context.Context, address string, scope *event.Scope, try func() error) error {
 	tries, wait := f.Tries, f.Backoff
 	if tries == 0 {
 		tries = 4
@@ -137,24 +143,27 @@ func (f *Fetcher) one(ctx context.Context, it Item, scope *event.Scope, progress
 	if wait == 0 {
 		wait = 500 * time.Millisecond
 	}
-	for try := 1; ; try++ {
-		err := f.try(ctx, it, blob, progress)
-		if err == nil || ctx.Err() != nil {
-			return err
+	for n := 1; ; n++ {
+		err := try()
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
 		var final *finalError
 		if errors.As(err, &final) {
 			return final.error
 		}
-		if try >= tries {
-			return event.WithRemedy(fmt.Errorf("%s: %w (tried %d times)", it.URL, err, try), "%s", remedy(err, it.URL))
+		if n >= tries {
+			return event.WithRemedy(fmt.Errorf("%s: %w (tried %d times)", address, err, n), "%s", remedy(err, address))
 		}
 		var after *retryAfter
-		pause := wait
+		pause := wait/2 + rand.N(wait)
 		if errors.As(err, &after) && after.wait > pause {
 			pause = min(after.wait, time.Minute)
 		}
-		scope.Logf("%s: %v; trying again in %s", it.URL, err, pause)
+		scope.Logf("%s: %v; trying again in %s", address, err, pause.Round(time.Millisecond))
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
@@ -170,6 +179,20 @@ type finalError struct{ error }
 type retryAfter struct {
 	status string
 	wait   time.Duration
+}
+
+// refused is the error of a server that does not serve. Retry-After is a number of seconds or a date (RFC 9110).
+func refused(resp *http.Response, address string) error {
+	if resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode < 500 {
+		return &finalError{event.WithRemedy(fmt.Errorf("%s: the server answered %s", address, resp.Status), "%s", remedy(nil, address))}
+	}
+	r := &retryAfter{status: resp.Status}
+	if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil {
+		r.wait = time.Duration(s) * time.Second
+	} else if t, err := http.ParseTime(resp.Header.Get("Retry-After")); err == nil {
+		r.wait = time.Until(t)
+	}
+	return r
 }
 
 func (r *retryAfter) Error() string { return "the server answered " + r.status }
@@ -228,11 +251,8 @@ func (f *Fetcher) try(ctx context.Context, it Item, blob string, progress func(i
 		case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable:
 			_ = os.Remove(blob + ".part")
 			return errors.New("the server's file is shorter than what was downloaded of it")
-		case resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode >= 500:
-			s, _ := strconv.Atoi(resp.Header.Get("Retry-After"))
-			return &retryAfter{resp.Status, time.Duration(s) * time.Second}
 		default:
-			return &finalError{event.WithRemedy(fmt.Errorf("%s: the server answered %s", it.URL, resp.Status), "%s", remedy(nil, it.URL))}
+			return refused(resp, it.URL)
 		}
 		progress(have)
 		n, err := io.Copy(io.MultiWriter(part, sum), &meter{io.LimitReader(resp.Body, it.Size-have+1), progress})

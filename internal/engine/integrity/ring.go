@@ -2,186 +2,210 @@ package integrity
 
 import (
 	"bytes"
-	"crypto/ed25519"
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"embed"
-	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
-	"slices"
+	"path"
+	"regexp"
 	"strings"
-	"sync"
 
-	"github.com/ProtonMail/go-crypto/openpgp"
+	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
+	"github.com/jedisct1/go-minisign"
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 )
 
-// Kind is a kind of signature.
-type Kind string
-
-const (
-	OpenPGP  Kind = "openpgp"  // RFC 9580; keys are named by the fingerprint of their primary key, 40 or 64 digits
-	Minisign Kind = "minisign" // https://jedisct1.github.io/minisign/; keys are named by their number, 16 digits, as minisign prints it
-	Signify  Kind = "signify"  // signify(1); keys are named by their number, 16 digits in the order of its bytes
-	RSA      Kind = "rsa"      // PKCS #1 v1.5 over SHA-256, base64; keys are named by the SHA-256 of their SubjectPublicKeyInfo, 64 digits
-)
-
-// extensions are those of the keys' files.
-var extensions = map[Kind]string{OpenPGP: ".asc", Minisign: ".minisign", Signify: ".signify", RSA: ".pem"}
-
 //go:embed keys
 var embedded embed.FS
 
-// Ring holds the keys that are pinned.
-type Ring struct {
-	files fs.FS // FINGERPRINT.asc and so on
-
-	mu     sync.Mutex
-	parsed map[string]any // by the file's name
-}
+// Ring is a folder of public keys, one file each, named for the key:
+//
+//	keys/FINGERPRINT.asc     OpenPGP, one armored transferable public key
+//	keys/KEYID.minisign      minisign's public key file (two lines)
+//	keys/KEYID.signify       signify's or usign's public key file (two lines)
+//	keys/FINGERPRINT.pem     RSA, one SubjectPublicKeyInfo
+//
+// See the Kinds for how the names are spelled. Files are read, and held against their names, when a key is used. A Ring
+// may be used by several goroutines.
+type Ring struct{ files fs.FS }
 
 // Pinned are the keys of this repository.
-var Pinned = sync.OnceValue(func() *Ring {
-	sub, err := fs.Sub(embedded, "keys")
-	if err != nil {
-		panic(err) // the folder is embedded
-	}
-	return OpenRing(sub)
-})
+func Pinned() *Ring { return &Ring{embedded} }
 
-// OpenRing opens a folder of keys, each in a file named for it: FINGERPRINT.asc (OpenPGP, one key with its subkeys),
-// NUMBER.minisign, NUMBER.signify (as their programs write public keys), FINGERPRINT.pem (RSA). Files are read when their
-// keys are needed.
-func OpenRing(folder fs.FS) *Ring { return &Ring{files: folder, parsed: map[string]any{}} }
-
-// key reads the key of that kind and name.
-func (r *Ring) key(kind Kind, name string) (any, error) {
-	file := name + extensions[kind]
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if k, ok := r.parsed[file]; ok {
-		return k, nil
-	}
-	data, err := fs.ReadFile(r.files, file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, event.WithRemedy(fmt.Errorf("key %s is not among the pinned keys", name), "add it as internal/engine/integrity/keys/%s, with its source in the README there", file)
-	}
+// OpenRing reads and checks every key below keys/ of files; other names there, such as README.md, are left alone.
+func OpenRing(files fs.FS) (*Ring, error) {
+	r := &Ring{files}
+	list, err := fs.ReadDir(files, "keys")
 	if err != nil {
 		return nil, err
 	}
-	var k any
-	found := ""
-	switch kind {
-	case OpenPGP:
-		var list openpgp.EntityList
-		if list, err = openpgp.ReadArmoredKeyRing(bytes.NewReader(data)); err == nil {
-			if len(list) != 1 {
-				return nil, fmt.Errorf("keys/%s holds %d keys, not one", file, len(list))
+	for _, f := range list {
+		ext := path.Ext(f.Name())
+		for kind, form := range forms {
+			if form.ext == ext {
+				if err := r.check(kind, strings.TrimSuffix(f.Name(), ext)); err != nil {
+					return nil, err
+				}
 			}
-			k, found = list[0], Fingerprint(list[0])
 		}
-	case Minisign, Signify:
-		var number [8]byte
-		var public ed25519.PublicKey
-		if number, public, err = edKey(data); err == nil {
-			k, found = public, numberOf(kind, number)
-		}
-	case RSA:
-		block, _ := pem.Decode(data)
-		if block == nil {
-			return nil, fmt.Errorf("keys/%s is no PEM", file)
-		}
-		var public any
-		if public, err = x509.ParsePKIXPublicKey(block.Bytes); err == nil {
-			p, ok := public.(*rsa.PublicKey)
-			if !ok || p.N.BitLen() < 2048 {
-				return nil, fmt.Errorf("keys/%s is no RSA key of 2048 bits or more", file)
-			}
-			k, found = p, fmt.Sprintf("%X", sha256.Sum256(block.Bytes))
-		}
-	default:
-		return nil, fmt.Errorf("there is no kind of signature %q", kind)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("keys/%s: %w", file, err)
-	}
-	if found != name {
-		return nil, fmt.Errorf("keys/%s holds the key %s", file, found)
-	}
-	r.parsed[file] = k
-	return k, nil
+	return r, nil
 }
 
-// Entities returns the OpenPGP keys with these fingerprints.
-func (r *Ring) Entities(fingerprints []string) (openpgp.EntityList, error) {
-	if len(fingerprints) == 0 {
-		return nil, event.WithRemedy(errors.New("no key is named whose signature would be accepted"), "name fingerprints in signed_by of the release in distros.toml")
+// forms tell how the files of each kind are named.
+var forms = map[Kind]struct {
+	ext  string
+	name *regexp.Regexp
+	what string
+}{
+	OpenPGP:  {".asc", regexp.MustCompile(`^([0-9A-F]{40}|[0-9A-F]{64})$`), "a full fingerprint, 40 or 64 upper-case hexadecimal digits"},
+	Minisign: {".minisign", regexp.MustCompile(`^[0-9A-F]{16}$`), "a key id, 16 upper-case hexadecimal digits"},
+	Signify:  {".signify", regexp.MustCompile(`^[0-9A-F]{16}$`), "a key number, 16 upper-case hexadecimal digits"},
+	RSA:      {".pem", regexp.MustCompile(`^[0-9A-F]{64}$`), "a SHA-256 of the public key, 64 upper-case hexadecimal digits"},
+}
+
+// check reads one key.
+func (r *Ring) check(kind Kind, name string) error {
+	var err error
+	switch kind {
+	case OpenPGP:
+		_, _, err = r.openPGP(name)
+	case Minisign, Signify:
+		_, err = r.ed25519(kind, name)
+	case RSA:
+		_, err = r.rsa(name)
 	}
-	var list openpgp.EntityList
+	return err
+}
+
+// read returns the key's file.
+func (r *Ring) read(kind Kind, name string) (file string, data []byte, err error) {
+	form := forms[kind]
+	if !form.name.MatchString(name) {
+		return "", nil, event.WithRemedy(fmt.Errorf("%.100q does not name a key: %s keys are named by %s", name, kind, form.what), "correct it in distros.toml")
+	}
+	file = "keys/" + name + form.ext
+	data, err = fs.ReadFile(r.files, file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return file, nil, fail(kind, ErrNotPinned, nil, []string{name}, "%s key %s is not among the pinned keys (there is no %s)", kind, name, file)
+	}
+	return file, data, err
+}
+
+// misnamed is the error for a file that holds something else.
+func misnamed(file string) error {
+	return fmt.Errorf("%s does not hold exactly the public key that it is named for", file)
+}
+
+// openPGP returns the key, and its packets as they are.
+func (r *Ring) openPGP(fingerprint string) (*openpgp.Entity, []byte, error) {
+	file, data, err := r.read(OpenPGP, fingerprint)
+	if err != nil {
+		return nil, nil, err
+	}
+	blocks, err := unarmor(data, openpgp.PublicKeyType)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", file, err)
+	}
+	if len(blocks) != 1 {
+		return nil, nil, misnamed(file)
+	}
+	list, err := openpgp.ReadKeyRing(bytes.NewReader(blocks[0]))
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", file, err)
+	}
+	if len(list) != 1 || list[0].PrivateKey != nil || hexUpper(list[0].PrimaryKey.Fingerprint) != fingerprint {
+		return nil, nil, misnamed(file)
+	}
+	return list[0], blocks[0], nil
+}
+
+// Keyring returns these OpenPGP keys as one binary keyring (RFC 9580, transferable public keys), for programs that verify
+// themselves, such as apt and gpgv. To name none is an error.
+func (r *Ring) Keyring(fingerprints []string) ([]byte, error) {
+	if len(fingerprints) == 0 {
+		return nil, errNoKeys()
+	}
+	var buf bytes.Buffer
 	for _, f := range fingerprints {
-		k, err := r.key(OpenPGP, f)
+		_, packets, err := r.openPGP(f)
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, k.(*openpgp.Entity))
-	}
-	return list, nil
-}
-
-// Keyring returns keys as a binary OpenPGP keyring (RFC 9580, transferable public keys).
-func Keyring(list openpgp.EntityList) ([]byte, error) {
-	var buf bytes.Buffer
-	for _, e := range list {
-		if err := e.Serialize(&buf); err != nil {
-			return nil, err
-		}
+		buf.Write(packets)
 	}
 	return buf.Bytes(), nil
 }
 
-// Fingerprint is the primary key's fingerprint, upper case.
-func Fingerprint(e *openpgp.Entity) string {
-	return strings.ToUpper(fmt.Sprintf("%x", e.PrimaryKey.Fingerprint))
+// errNoKeys is the error for a check that could never succeed.
+func errNoKeys() error {
+	return event.WithRemedy(errors.New("no key is named whose signature would be accepted"), "name the keys in distros.toml (signed_by)")
 }
 
-// comment begins the first line of keys and signatures of minisign and signify.
-const comment = "untrusted comment:"
-
-// edLines reads what minisign and signify write: a comment, and a line of base64.
-func edLines(data []byte) (raw []byte, rest string, err error) {
-	first, rest, _ := strings.Cut(string(data), "\n")
-	if strings.HasPrefix(first, comment) {
-		first, rest, _ = strings.Cut(rest, "\n")
-	}
-	raw, err = base64.StdEncoding.DecodeString(strings.TrimSpace(first))
-	if err != nil || len(raw) < 10 {
-		return nil, "", errors.New("after a comment, a line of base64 is expected")
-	}
-	return raw, rest, nil
-}
-
-// edKey reads a public key of minisign or signify: "Ed", 8 bytes of its number, 32 of the key.
-func edKey(data []byte) (number [8]byte, key ed25519.PublicKey, err error) {
-	raw, _, err := edLines(data)
+// ed25519 returns a minisign or signify key; both have the same form.
+func (r *Ring) ed25519(kind Kind, id string) (minisign.PublicKey, error) {
+	file, data, err := r.read(kind, id)
 	if err != nil {
-		return number, nil, err
+		return minisign.PublicKey{}, err
 	}
-	if len(raw) != 42 || string(raw[:2]) != "Ed" {
-		return number, nil, errors.New("it is no Ed25519 public key of minisign or signify")
+	comment, rest, _ := strings.Cut(string(data), "\n")
+	if !strings.HasPrefix(comment, "untrusted comment:") {
+		return minisign.PublicKey{}, misnamed(file)
 	}
-	copy(number[:], raw[2:])
-	return number, raw[10:], nil
+	key, err := minisign.NewPublicKey(strings.TrimSpace(rest))
+	if err != nil || key.SignatureAlgorithm != [2]byte{'E', 'd'} || keyID(kind, key.KeyId) != id {
+		return minisign.PublicKey{}, misnamed(file)
+	}
+	return key, nil
 }
 
-// numberOf spells a key's number: minisign prints it as one number, whose bytes are stored the other way round.
-func numberOf(kind Kind, number [8]byte) string {
+// keyID spells a key id as its kind prints it.
+func keyID(kind Kind, id [8]byte) string {
 	if kind == Minisign {
-		slices.Reverse(number[:])
+		for i := range 4 {
+			id[i], id[7-i] = id[7-i], id[i]
+		}
 	}
-	return fmt.Sprintf("%X", number)
+	return hexUpper(id[:])
 }
+
+// rsa returns an RSA key of at least 2048 bits.
+func (r *Ring) rsa(fingerprint string) (*rsa.PublicKey, error) {
+	file, data, err := r.read(RSA, fingerprint)
+	if err != nil {
+		return nil, err
+	}
+	block, rest := pem.Decode(data)
+	if block == nil || block.Type != "PUBLIC KEY" || len(bytes.TrimSpace(rest)) > 0 {
+		return nil, misnamed(file)
+	}
+	sum := sha256.Sum256(block.Bytes)
+	if hexUpper(sum[:]) != fingerprint {
+		return nil, misnamed(file)
+	}
+	key, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	public, ok := key.(*rsa.PublicKey)
+	if !ok {
+		return nil, fmt.Errorf("%s holds no RSA key", file)
+	}
+	if public.N.BitLen() < minRSA {
+		return nil, fail(RSA, ErrWeak, []string{fingerprint}, nil, "%s: a key of %d bits is too short", file, public.N.BitLen())
+	}
+	return public, nil
+}
+
+// minRSA is the shortest RSA key that counts, in bits (NIST SP 800-57).
+const minRSA = 2048
+
+func hexUpper(b []byte) string { return strings.ToUpper(fmt.Sprintf("%x", b)) }
+
+var _ io.Writer = (*Stream)(nil)

@@ -2,343 +2,205 @@ package integrity
 
 import (
 	"bytes"
-	"crypto"
-	"crypto/ed25519"
-	"crypto/rsa"
-	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"slices"
-	"strings"
 	"time"
-
-	"github.com/ProtonMail/go-crypto/openpgp"
-	"github.com/ProtonMail/go-crypto/openpgp/armor"
-	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
-	pgperrors "github.com/ProtonMail/go-crypto/openpgp/errors"
-	"github.com/ProtonMail/go-crypto/openpgp/packet"
-	"golang.org/x/crypto/blake2b"
-
-	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 )
 
-// Why a signature is not accepted.
-var (
-	ErrUnknownKey = errors.New("it is by a key that is not accepted")
-	ErrExpired    = errors.New("its key, or the signature, has expired")
-	ErrRevoked    = errors.New("its key was revoked")
-	ErrBad        = errors.New("it does not fit what it should have signed")
-	ErrForm       = errors.New("it is not a signature of the kind that is expected")
-)
-
-// Rejected is the error of a signature that is not accepted.
-type Rejected struct {
-	Why      error    // ErrUnknownKey, ErrExpired, ErrRevoked, ErrBad or ErrForm
-	Detail   string   // more, in words; may be empty
-	Found    []string // fingerprints or key numbers that it names
-	Expected []string // those that would be accepted
-}
-
-func (r *Rejected) Error() string {
-	s := r.Why.Error()
-	if r.Detail != "" {
-		s += " (" + event.Clean(r.Detail) + ")"
-	}
-	found := "no key"
-	if len(r.Found) > 0 {
-		found = strings.Join(r.Found, ", ")
-	}
-	return s + ": found " + found + ", expected " + strings.Join(r.Expected, " or ")
-}
-
-func (r *Rejected) Unwrap() error { return r.Why }
-
-// Limits of signatures.
+// Limits of what is read into memory.
 const (
-	maxSignature = 1 << 20  // bytes
-	maxWhole     = 64 << 20 // of what is signed in a form that has to be in memory
-	maxPackets   = 100
+	maxSignature = 256 << 10 // bytes of a signature file
+	maxMessage   = 32 << 20  // bytes of a text with its signature
+	maxBuffered  = 64 << 20  // bytes of a stream whose signature is over the text itself, not its hash
 )
 
-// Verify verifies a detached signature over data by one of the accepted keys, and returns that key's name. Where there
-// are several signatures, one by an accepted key is enough. The error is a *Rejected, or says that a key cannot be read.
-func (r *Ring) Verify(kind Kind, signature, data []byte, accepted []string, now time.Time) (signer string, err error) {
-	s, err := r.Stream(kind, signature, accepted, now)
-	if err != nil {
-		return "", err
-	}
-	if _, err := s.Write(data); err != nil {
-		s.Abort()
-		return "", err
-	}
-	err = s.Close()
-	return s.signer, err
+// verifier checks one signature over what is written to it.
+type verifier interface {
+	io.Writer
+	// verify tells, after the last write, whose signature it is.
+	verify() (signer string, err error)
 }
 
-// Open verifies a text that holds its own signature and returns only what is signed: an OpenPGP message in the cleartext
-// signature framework (RFC 9580, section 7), or signify's embedded form, in which the text follows the signature.
-func (r *Ring) Open(kind Kind, message []byte, accepted []string, now time.Time) (text []byte, signer string, err error) {
-	if len(message) > maxTable {
-		return nil, "", &Rejected{Why: ErrForm, Detail: "it is too large", Expected: accepted}
+// verifier prepares a check; everything that can be said without the data is said here.
+func (r *Ring) verifier(kind Kind, signature []byte, accepted []string, now time.Time, buffer int) (verifier, error) {
+	if len(accepted) == 0 {
+		return nil, errNoKeys()
+	}
+	if now.IsZero() {
+		now = time.Now()
+	}
+	if len(signature) > maxSignature {
+		return nil, fail(kind, ErrBad, nil, accepted, "the signature file has %d bytes: it is none", len(signature))
 	}
 	switch kind {
 	case OpenPGP:
-		block, _ := clearsign.Decode(message)
-		if block == nil {
-			return nil, "", &Rejected{Why: ErrForm, Detail: "it is not clear-signed", Expected: accepted}
-		}
-		signature, err := io.ReadAll(io.LimitReader(block.ArmoredSignature.Body, maxSignature))
-		if err != nil {
-			return nil, "", &Rejected{Why: ErrForm, Detail: err.Error(), Expected: accepted}
-		}
-		if signer, err = r.Verify(kind, signature, block.Bytes, accepted, now); err != nil {
-			return nil, "", err
-		}
-		return block.Plaintext, signer, nil
+		return r.openPGPVerifier(signature, accepted, now)
+	case Minisign:
+		return r.minisignVerifier(signature, accepted, buffer)
 	case Signify:
-		if _, rest, err := edLines(message); err == nil {
-			signature := message[:len(message)-len(rest)]
-			if signer, err = r.Verify(kind, signature, []byte(rest), accepted, now); err != nil {
-				return nil, "", err
-			}
-			return []byte(rest), signer, nil
-		}
+		return r.signifyVerifier(signature, accepted, buffer)
+	case RSA:
+		return r.rsaVerifier(signature, accepted)
 	}
-	return nil, "", &Rejected{Why: ErrForm, Detail: "the text holds no " + string(kind) + " signature", Expected: accepted}
+	return nil, fmt.Errorf("signatures of the kind %.40q are not known", kind)
 }
 
-// Stream verifies a signature while what is signed goes by. Exactly one of Close and Abort has to be called.
+// Verify checks a detached signature over data at the time now, and returns which of the accepted keys made it (for
+// OpenPGP the primary key, whichever of its subkeys signed). Where one file has several signatures, one right one by an
+// accepted key is enough; those by other keys, and those by accepted keys that have expired, were revoked or use a weak
+// hash, do not count; a wrong one by an accepted key spoils all. Errors are *Error wherever the signature is at fault.
+func (r *Ring) Verify(kind Kind, signature, data []byte, accepted []string, now time.Time) (signer string, err error) {
+	v, err := r.verifier(kind, signature, accepted, now, len(data))
+	if err != nil {
+		return "", err
+	}
+	if _, err := v.Write(data); err != nil {
+		return "", err
+	}
+	return v.verify()
+}
+
+// Open checks a text that carries its signature with it and returns what was signed and by which of the accepted keys.
+//
+// OpenPGP: a clear-signed text (RFC 9580, section 7). The text comes back without dash escapes and trailing blanks, with
+// "\n" line ends and without the last one, which is not signed. What stands before and after it is ignored; a second
+// signed text is refused. Signify: a signature file with the text embedded (`signify -S -e`), byte for byte.
+func (r *Ring) Open(kind Kind, message []byte, accepted []string, now time.Time) (text []byte, signer string, err error) {
+	if len(message) > maxMessage {
+		return nil, "", fail(kind, ErrBad, nil, accepted, "the signed text has %d bytes; more than %d are not read", len(message), maxMessage)
+	}
+	var signed, signature []byte
+	switch kind {
+	case OpenPGP:
+		text, signed, signature, err = clearText(message, accepted)
+	case Signify:
+		text, signature, err = embeddedText(message, accepted)
+		signed = text
+	default:
+		return nil, "", fmt.Errorf("a %s signature does not hold the text it signs", kind)
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	if signer, err = r.Verify(kind, signature, signed, accepted, now); err != nil {
+		return nil, "", err
+	}
+	return text, signer, nil
+}
+
+// Issuers are the keys that a signature, or a text with its signature, names as its makers, without any check: for
+// messages only. OpenPGP gives fingerprints (of the key or subkey that signed) or, from old programs, 16-digit key ids.
+// RSA signatures name none.
+func (r *Ring) Issuers(kind Kind, signature []byte) ([]string, error) {
+	if len(signature) > maxMessage {
+		return nil, fail(kind, ErrBad, nil, nil, "the signature file has %d bytes: it is none", len(signature))
+	}
+	switch kind {
+	case OpenPGP:
+		list, err := signatures(signature)
+		if err != nil {
+			return nil, err
+		}
+		return issuers(list), nil
+	case Minisign:
+		s, err := readMinisign(signature, nil)
+		if err != nil {
+			return nil, err
+		}
+		return []string{keyID(kind, s.KeyId)}, nil
+	case Signify:
+		s, _, err := readSignify(signature, nil)
+		if err != nil {
+			return nil, err
+		}
+		return []string{keyID(kind, s.KeyId)}, nil
+	case RSA:
+		return nil, nil
+	}
+	return nil, fmt.Errorf("signatures of the kind %.40q are not known", kind)
+}
+
+// Stream checks a signature over data that is too big for memory: write all of it, then Close says whether it is right.
+// Nothing written may be used before that. A Stream needs no goroutine and holds a few hash states, so one that is
+// dropped costs nothing; only signatures over the text itself (minisign's old form, signify) keep it, up to 64 MiB.
+// It is for one goroutine at a time.
 type Stream struct {
+	v      verifier
 	signer string
-	write  func([]byte) (int, error)
-	close  func() error
-	abort  func()
+	err    error
 }
 
-// Write takes in the next bytes.
-func (s *Stream) Write(p []byte) (int, error) { return s.write(p) }
+var (
+	errAborted = errors.New("the check of the signature was broken off")
+	errClosed  = errors.New("data after the end of the check of a signature")
+)
 
-// Close says whether the signature is right, after the last byte.
-func (s *Stream) Close() error { return s.close() }
+// Stream begins the check of a detached signature, as Verify does it. A signature that could not count whatever the data
+// is (of an unknown, expired or revoked key, a weak one, none at all) is an error here, before anything is downloaded.
+func (r *Ring) Stream(kind Kind, signature []byte, accepted []string, now time.Time) (*Stream, error) {
+	v, err := r.verifier(kind, signature, accepted, now, maxBuffered)
+	if err != nil {
+		return nil, err
+	}
+	return &Stream{v: v}, nil
+}
 
-// Abort gives up.
-func (s *Stream) Abort() { s.abort() }
+// Write takes in a part of the data.
+func (s *Stream) Write(p []byte) (int, error) {
+	if s.err != nil {
+		return 0, s.err
+	}
+	if s.v == nil {
+		return 0, errClosed
+	}
+	n, err := s.v.Write(p)
+	if err != nil {
+		s.err, s.v = err, nil
+	}
+	return n, err
+}
 
-// Signer is the name of the key by which the signature claims to be; Close says whether it is.
+// Close says whether the signature is right for all that was written; so does every later call.
+func (s *Stream) Close() error {
+	if s.err == nil && s.v != nil {
+		s.signer, s.err = s.v.verify()
+		s.v = nil
+	}
+	return s.err
+}
+
+// Abort ends the check without a result; Close fails from now on. After Close it does nothing.
+func (s *Stream) Abort() {
+	if s.v != nil {
+		s.v, s.err = nil, errAborted
+	}
+}
+
+// Signer is the accepted key that made the signature, once Close has found it right; "" until then.
 func (s *Stream) Signer() string { return s.signer }
 
-// Stream begins to verify a detached signature. A signature that cannot be accepted whatever was signed is a *Rejected at
-// once.
-func (r *Ring) Stream(kind Kind, signature []byte, accepted []string, now time.Time) (*Stream, error) {
-	if len(signature) > maxSignature {
-		return nil, &Rejected{Why: ErrForm, Detail: "it is too large", Expected: accepted}
-	}
-	switch kind {
-	case OpenPGP:
-		return r.pgp(signature, accepted, now)
-	case Minisign, Signify:
-		return r.ed(kind, signature, accepted)
-	case RSA:
-		return r.rsa(signature, accepted)
-	}
-	return nil, fmt.Errorf("there is no kind of signature %q", kind)
+// buffer keeps what is written, up to a limit.
+type buffer struct {
+	bytes.Buffer
+	limit    int
+	kind     Kind
+	accepted []string
 }
 
-// hashed makes a stream that verifies what a hash comes to.
-func hashed(signer string, h hash.Hash, verify func(sum []byte) error) *Stream {
-	return &Stream{signer: signer, write: h.Write, close: func() error { return verify(h.Sum(nil)) }, abort: func() {}}
+func (b *buffer) Write(p []byte) (int, error) {
+	if b.Len()+len(p) > b.limit {
+		b.Reset()
+		return 0, fail(b.kind, ErrTooBig, nil, b.accepted, "this %s signature is over the file itself, not over its hash, and more than %d MiB are not held in memory for it", b.kind, b.limit>>20)
+	}
+	return b.Buffer.Write(p)
 }
 
-// pgp verifies OpenPGP signatures, armoured or not.
-func (r *Ring) pgp(signature []byte, accepted []string, now time.Time) (*Stream, error) {
-	if bytes.HasPrefix(bytes.TrimLeft(signature, "\ufeff \t\r\n"), []byte("-----BEGIN")) {
-		block, err := armor.Decode(bytes.NewReader(signature))
-		if err != nil || block.Type != openpgp.SignatureType {
-			return nil, &Rejected{Why: ErrForm, Detail: "its armour holds no signature", Expected: accepted}
-		}
-		if signature, err = io.ReadAll(io.LimitReader(block.Body, maxSignature)); err != nil {
-			return nil, &Rejected{Why: ErrForm, Detail: err.Error(), Expected: accepted}
-		}
+// one returns the only accepted key if the found one is among the accepted, else an error that names both.
+func one(kind Kind, found string, accepted []string) error {
+	if !slices.Contains(accepted, found) {
+		return unknown(kind, []string{found}, accepted)
 	}
-	keys, err := r.Entities(accepted)
-	if err != nil {
-		return nil, err
-	}
-	issuers, signer, one, err := choose(signature, keys)
-	if err != nil {
-		return nil, &Rejected{Why: ErrForm, Detail: err.Error(), Expected: accepted}
-	}
-	if signer == nil {
-		return nil, &Rejected{Why: ErrUnknownKey, Found: issuers, Expected: accepted}
-	}
-	config := &packet.Config{Time: func() time.Time { return now }}
-	pr, pw := io.Pipe()
-	ended := make(chan error, 1)
-	go func() {
-		_, _, err := openpgp.VerifyDetachedSignature(openpgp.EntityList{signer}, pr, bytes.NewReader(one), config)
-		_ = pr.CloseWithError(errEnough) // whatever it has not read
-		ended <- err
-	}()
-	name := Fingerprint(signer)
-	return &Stream{signer: name,
-		write: func(p []byte) (int, error) {
-			n, err := pw.Write(p)
-			if errors.Is(err, errEnough) { // it is decided already: Close says how
-				return len(p), nil
-			}
-			return n, err
-		},
-		close: func() error {
-			_ = pw.Close()
-			if err := <-ended; err != nil {
-				return &Rejected{Why: reason(err), Detail: err.Error(), Found: issuers, Expected: accepted}
-			}
-			return nil
-		},
-		abort: func() { _ = pw.CloseWithError(io.ErrUnexpectedEOF); <-ended },
-	}, nil
-}
-
-var errEnough = errors.New("nothing more is read")
-
-// choose finds among several signatures the first by one of the keys. issuers are all the keys that they name.
-func choose(signatures []byte, keys openpgp.EntityList) (issuers []string, signer *openpgp.Entity, one []byte, err error) {
-	packets := packet.NewReader(bytes.NewReader(signatures))
-	for range maxPackets {
-		p, err := packets.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, nil, nil, err
-		}
-		s, ok := p.(*packet.Signature)
-		if !ok || s.IssuerKeyId == nil && len(s.IssuerFingerprint) == 0 {
-			continue
-		}
-		name := strings.ToUpper(fmt.Sprintf("%x", s.IssuerFingerprint))
-		if name == "" {
-			name = fmt.Sprintf("%016X", *s.IssuerKeyId)
-		}
-		for _, e := range keys {
-			if signer == nil && has(e, s) {
-				var buf bytes.Buffer
-				if err := s.Serialize(&buf); err != nil {
-					return nil, nil, nil, err
-				}
-				signer, one = e, buf.Bytes()
-			}
-		}
-		if !slices.Contains(issuers, name) {
-			issuers = append(issuers, name)
-		}
-	}
-	if len(issuers) == 0 {
-		return nil, nil, nil, errors.New("there is no signature in it")
-	}
-	return issuers, signer, one, nil
-}
-
-// has says whether a signature names the key or one of its subkeys.
-func has(e *openpgp.Entity, s *packet.Signature) bool {
-	fits := func(k *packet.PublicKey) bool {
-		if len(s.IssuerFingerprint) > 0 {
-			return bytes.Equal(s.IssuerFingerprint, k.Fingerprint)
-		}
-		return *s.IssuerKeyId == k.KeyId
-	}
-	return fits(e.PrimaryKey) || slices.ContainsFunc(e.Subkeys, func(k openpgp.Subkey) bool { return fits(k.PublicKey) })
-}
-
-// reason sorts the library's errors.
-func reason(err error) error {
-	switch {
-	case errors.Is(err, pgperrors.ErrSignatureExpired), errors.Is(err, pgperrors.ErrKeyExpired):
-		return ErrExpired
-	case errors.Is(err, pgperrors.ErrKeyRevoked):
-		return ErrRevoked
-	case errors.Is(err, pgperrors.ErrUnknownIssuer):
-		return ErrUnknownKey
-	}
-	return ErrBad
-}
-
-// ed verifies signatures of minisign and signify: 2 bytes for the algorithm, 8 for the key's number, 64 of Ed25519
-// (RFC 8032) over the message, or for minisign's "ED" over its BLAKE2b-512. minisign signs its trusted comment, too.
-func (r *Ring) ed(kind Kind, signature []byte, accepted []string) (*Stream, error) {
-	raw, rest, err := edLines(signature)
-	if err != nil || len(raw) != 74 || raw[0] != 'E' || raw[1] != 'd' && !(raw[1] == 'D' && kind == Minisign) {
-		return nil, &Rejected{Why: ErrForm, Expected: accepted}
-	}
-	name := numberOf(kind, [8]byte(raw[2:10]))
-	if !slices.Contains(accepted, name) {
-		return nil, &Rejected{Why: ErrUnknownKey, Found: []string{name}, Expected: accepted}
-	}
-	k, err := r.key(kind, name)
-	if err != nil {
-		return nil, err
-	}
-	key := k.(ed25519.PublicKey)
-	if kind == Minisign {
-		trusted, global, _ := strings.Cut(rest, "\n")
-		trusted, ok := strings.CutPrefix(strings.TrimSuffix(trusted, "\r"), "trusted comment: ")
-		seal, err := base64.StdEncoding.DecodeString(strings.TrimSpace(global))
-		if !ok || err != nil || !ed25519.Verify(key, append(raw[10:74:74], trusted...), seal) {
-			return nil, &Rejected{Why: ErrBad, Detail: "the trusted comment was changed", Found: []string{name}, Expected: accepted}
-		}
-	}
-	verify := func(message []byte) error {
-		if !ed25519.Verify(key, message, raw[10:74]) {
-			return &Rejected{Why: ErrBad, Found: []string{name}, Expected: accepted}
-		}
-		return nil
-	}
-	if raw[1] == 'D' {
-		h, err := blake2b.New512(nil)
-		if err != nil {
-			return nil, err
-		}
-		return hashed(name, h, verify), nil
-	}
-	var whole bytes.Buffer // Ed25519 needs all of the message at once
-	return &Stream{signer: name, close: func() error { return verify(whole.Bytes()) }, abort: func() {}, write: func(p []byte) (int, error) {
-		if whole.Len()+len(p) > maxWhole {
-			return 0, fmt.Errorf("the signature is of minisign's old form, which can only be verified up to %d MiB", maxWhole>>20)
-		}
-		return whole.Write(p)
-	}}, nil
-}
-
-// rsa verifies a base64 signature as `openssl dgst -sha256 -sign` makes it. It does not name its key: each accepted one
-// is tried.
-func (r *Ring) rsa(signature []byte, accepted []string) (*Stream, error) {
-	raw, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(string(signature)), ""))
-	if err != nil {
-		return nil, &Rejected{Why: ErrForm, Detail: "base64 is expected", Expected: accepted}
-	}
-	var keys []*rsa.PublicKey
-	for _, name := range accepted {
-		k, err := r.key(RSA, name)
-		if err != nil {
-			return nil, err
-		}
-		keys = append(keys, k.(*rsa.PublicKey))
-	}
-	s := &Stream{}
-	h := sha256.New()
-	s.write, s.abort = h.Write, func() {}
-	s.close = func() error {
-		digest := h.Sum(nil)
-		for i, k := range keys {
-			if rsa.VerifyPKCS1v15(k, crypto.SHA256, digest, raw) == nil {
-				s.signer = accepted[i]
-				return nil
-			}
-		}
-		return &Rejected{Why: ErrBad, Expected: accepted}
-	}
-	return s, nil
+	return nil
 }

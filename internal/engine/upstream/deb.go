@@ -17,10 +17,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ProtonMail/go-crypto/openpgp"
-	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
-	"github.com/ProtonMail/go-crypto/openpgp/packet"
-
 	"github.com/ContainerCraft/kmi-tui/internal/engine/command"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/integrity"
@@ -32,11 +28,7 @@ import (
 func findDeb(ctx context.Context, q Query, scope *event.Scope) (*Snapshot, error) {
 	o := q.Flavor.Origin
 	arch := o.ArchNames[q.Arch]
-	pinned, err := q.Ring.Entities(q.Release.SignedBy)
-	if err != nil {
-		return nil, err
-	}
-	ring, err := integrity.Keyring(pinned)
+	ring, err := q.Ring.Keyring(q.Release.SignedBy)
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +70,7 @@ func findDeb(ctx context.Context, q Query, scope *event.Scope) (*Snapshot, error
 	if err := aptUpdate(ctx, env, o.Archives, scope); err != nil {
 		return nil, err
 	}
-	if err := snap.indexes(state, pinned, &memo); err != nil {
+	if err := snap.indexes(state, q, &memo); err != nil {
 		return nil, err
 	}
 	if u, ok := originals[urlBase(originals, snap.URL)]; ok {
@@ -172,7 +164,7 @@ func aptUpdate(ctx context.Context, env, archives []string, scope *event.Scope) 
 }
 
 // indexes reads the signed indexes that apt accepted: who signed them, and when they were made.
-func (s *Snapshot) indexes(state string, pinned openpgp.EntityList, memo *memory) error {
+func (s *Snapshot) indexes(state string, q Query, memo *memory) error {
 	uris, err := filepath.Glob(filepath.Join(state, "lists", "*InRelease"))
 	if err != nil {
 		return err
@@ -190,17 +182,13 @@ func (s *Snapshot) indexes(state string, pinned openpgp.EntityList, memo *memory
 		if err != nil {
 			return err
 		}
-		block, _ := clearsign.Decode(data)
-		if block == nil {
-			return fmt.Errorf("%s is not a clear-signed text", filepath.Base(path))
-		}
-		_, signer, err := openpgp.VerifyDetachedSignature(pinned, bytes.NewReader(block.Bytes), block.ArmoredSignature.Body, &packet.Config{})
+		text, signer, err := q.Ring.Open(integrity.OpenPGP, data, q.Release.SignedBy, q.now())
 		if err != nil {
-			return fmt.Errorf("the signature of %s: bad: %w", filepath.Base(path), err)
+			return fmt.Errorf("%s: %w", filepath.Base(path), err)
 		}
-		signers[integrity.Fingerprint(signer)] = true
+		signers[signer] = true
 		field := func(name string) string {
-			m := regexp.MustCompile(`(?m)^` + name + `: *(.*?)\r?$`).FindSubmatch(block.Plaintext)
+			m := regexp.MustCompile(`(?m)^` + name + `: *(.*?)\r?$`).FindSubmatch(text)
 			if m == nil {
 				return ""
 			}

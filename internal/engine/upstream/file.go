@@ -20,7 +20,6 @@ import (
 
 // File is the file of an image or installer origin.
 type File struct {
-	From     string          // where it is downloaded from, after mirrors
 	Pack     string          // "", "gz", "xz", "bz2", "zst"
 	Member   string          // glob of the file wanted of a tar archive; "": it is none
 	Format   string          // what it is unpacked: "qcow2", "raw", "iso"
@@ -64,23 +63,20 @@ func findFile(ctx context.Context, q Query, scope *event.Scope) (*Snapshot, erro
 		return nil, err
 	}
 	known = found.values.with(values{"url": address})
-	snap := &Snapshot{URL: address, Signature: "not offered", File: &File{From: Apply(q.Mirrors, address), Pack: o.Pack, Member: o.Member, Format: o.Format}}
+	snap := &Snapshot{URL: address, Signature: "not offered", File: &File{Pack: o.Pack, Member: o.Member, Format: o.Format}}
 	snap.Size, _ = strconv.ParseInt(known["size"], 10, 64)
 	p := proof{q: q, known: known, snap: snap}
+	snap.Build = p.build()
 	if err := p.collect(ctx, found); err != nil {
 		return snap, err
 	}
 	if err := p.prove(); err != nil {
 		return snap, err
 	}
-	snap.Build, err = catalog.Expand(cmp.Or(o.Build, "{build}"), p.known)
-	if o.Build == "" && p.known["build"] == "" {
-		snap.Build, err = q.Release.Version+"-"+snap.File.Sums[0].Hex[:12], nil
+	// What only the checksum file tells is known now; where nothing does, the checksum tells builds apart.
+	if snap.Build = p.build(); snap.Build == "" {
+		snap.Build = q.Release.Version + "-" + snap.File.Sums[0].Hex[:12]
 	}
-	if err != nil {
-		return snap, err
-	}
-	snap.Build = event.Clean(snap.Build)
 	scope.Logf("%s: %s, %s", snap.URL, snap.Checksum, snap.Signature)
 	return snap, nil
 }
@@ -119,6 +115,15 @@ type proof struct {
 
 	head, sums, signature *Document // nil: not asked for
 	missing               error     // of the signature
+}
+
+// build is what upstream calls the build; "" while that is not known.
+func (p *proof) build() string {
+	name, err := catalog.Expand(cmp.Or(p.q.Flavor.Origin.Build, "{build}"), p.known)
+	if err != nil {
+		return ""
+	}
+	return event.Clean(name)
 }
 
 // collect reads everything that vouches for the file, at once.
@@ -188,7 +193,10 @@ func (p *proof) prove() error {
 	if p.sums != nil {
 		text = p.sums.Body
 	}
-	p.snap.Trust = "checksum over TLS only: " + o.Unsigned
+	p.snap.Trust = "not verified"
+	if o.Signature == nil {
+		p.snap.Trust = "checksum over TLS only: " + o.Unsigned
+	}
 	if s := o.Signature; s != nil && !p.q.Dry {
 		keys := p.q.Release.SignedBy
 		if len(keys) == 0 {

@@ -87,10 +87,6 @@ func links(doc *Document) ([]Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	folders := []string{folder(base)}
-	if asked, err := url.Parse(doc.URL); err == nil { // links from the root of the server, read through a mirror
-		folders = append(folders, folder(asked))
-	}
 	var list []Entry
 	at := map[string]int{}
 	last := -1
@@ -113,7 +109,7 @@ func links(doc *Document) ([]Entry, error) {
 				if key, value, more = z.TagAttr(); string(key) != "href" {
 					continue
 				}
-				entry := below(base, folders, string(value))
+				entry := below(base, string(value))
 				if entry == "" {
 					continue
 				}
@@ -139,22 +135,16 @@ func links(doc *Document) ([]Entry, error) {
 // folder is the path of an address up to its last slash.
 func folder(u *url.URL) string { return u.Path[:strings.LastIndexByte(u.Path, '/')+1] }
 
-// below is the name of what a link leads to, if that is directly below one of the folders.
-func below(base *url.URL, folders []string, href string) string {
+// below is the name of what a link leads to, if that is directly below the page's folder.
+func below(base *url.URL, href string) string {
 	ref, err := url.Parse(strings.TrimSpace(href))
 	if err != nil || ref.Path == "" || ref.RawQuery != "" {
 		return ""
 	}
 	u := base.ResolveReference(ref)
-	if u.Host != base.Host && ref.Host != "" && !strings.HasSuffix(base.Path, "/"+ref.Host+folders[len(folders)-1]) {
-		return ""
-	}
-	for _, f := range folders {
-		if rest, ok := strings.CutPrefix(u.Path, f); ok && f != "" {
-			if name := strings.TrimSuffix(rest, "/"); fits(name) && path.Clean(name) == name {
-				return name
-			}
-		}
+	rest, ok := strings.CutPrefix(u.Path, folder(base))
+	if name := strings.TrimSuffix(rest, "/"); ok && u.Host == base.Host && fits(name) && path.Clean(name) == name {
+		return name
 	}
 	return ""
 }

@@ -65,7 +65,7 @@ func (r Recorded) RoundTrip(req *http.Request) (*http.Response, error) {
 			resp.StatusCode = http.StatusNotModified
 		}
 	} else {
-		return nil, fmt.Errorf("%s: %w", req.URL, ErrNotRecorded)
+		return nil, ErrNotRecorded
 	}
 	resp.Status = strconv.Itoa(resp.StatusCode) + " " + http.StatusText(resp.StatusCode)
 	return resp, nil

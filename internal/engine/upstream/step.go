@@ -44,7 +44,6 @@ type match struct {
 
 // Limits of what a jq program may do.
 const (
-	queryTime   = time.Second
 	maxAnswers  = 10000
 	maxValue    = 2048 // bytes of a value
 	maxMistakes = 5    // names shown of those that do not fit
@@ -175,6 +174,9 @@ func groups(re *regexp.Regexp, m []string) values {
 	}
 	return v
 }
+
+// queryTime is how long a jq program may take.
+var queryTime = 5 * time.Second
 
 var wordForm = regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/url"
 	"sort"
 	"strconv"
 	"strings"
@@ -85,6 +86,48 @@ func Apply(mirrors []Mirror, url string) string {
 		return url
 	}
 	return mirrors[best].To + strings.TrimPrefix(url, mirrors[best].From)
+}
+
+// Through is a transport that asks mirrors: every request goes where they rewrite its address to, those of redirects too.
+// Whoever uses it sees upstream's own addresses only.
+func Through(mirrors []Mirror, next http.RoundTripper) http.RoundTripper {
+	if len(mirrors) == 0 {
+		return next
+	}
+	return &through{mirrors, next}
+}
+
+type through struct {
+	mirrors []Mirror
+	next    http.RoundTripper
+}
+
+func (t *through) RoundTrip(req *http.Request) (*http.Response, error) {
+	to := Apply(t.mirrors, req.URL.String())
+	if to == req.URL.String() {
+		return t.next.RoundTrip(req)
+	}
+	u, err := url.Parse(to)
+	if err != nil {
+		return nil, err
+	}
+	there := req.Clone(req.Context())
+	there.URL, there.Host = u, u.Host
+	resp, err := t.next.RoundTrip(there)
+	if err != nil {
+		return nil, err
+	}
+	resp.Request = req
+	// A mirror that leads to itself leads to what it is a mirror of.
+	if location := resp.Header.Get("Location"); location != "" {
+		for _, m := range t.mirrors {
+			if rest, ok := strings.CutPrefix(location, m.To); ok {
+				resp.Header.Set("Location", m.From+rest)
+				break
+			}
+		}
+	}
+	return resp, nil
 }
 
 // Find resolves the query. With an error, the snapshot holds what was found until then, or is nil.

@@ -141,7 +141,7 @@ func (a *archive) sign(t *testing.T, date, until time.Time) {
 // ring holds keys as if they were pinned.
 func ring(t *testing.T, entities ...*openpgp.Entity) *integrity.Ring {
 	t.Helper()
-	files := fstest.MapFS{}
+	files := fstest.MapFS{"keys/README.md": {}}
 	for _, e := range entities {
 		var buf bytes.Buffer
 		w, err := armor.Encode(&buf, openpgp.PublicKeyType, nil)
@@ -152,10 +152,16 @@ func ring(t *testing.T, entities ...*openpgp.Entity) *integrity.Ring {
 			t.Fatal(err)
 		}
 		_ = w.Close()
-		files[integrity.Fingerprint(e)+".asc"] = &fstest.MapFile{Data: buf.Bytes()}
+		files["keys/"+fingerprint(e)+".asc"] = &fstest.MapFile{Data: buf.Bytes()}
 	}
-	return integrity.OpenRing(files)
+	ring, err := integrity.OpenRing(files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ring
 }
+
+func fingerprint(e *openpgp.Entity) string { return fmt.Sprintf("%X", e.PrimaryKey.Fingerprint) }
 
 // query asks the archive, through a mirror, for a guest of these packages.
 func (a *archive) query(t *testing.T, roots ...string) Query {
@@ -163,7 +169,7 @@ func (a *archive) query(t *testing.T, roots ...string) Query {
 	return Query{
 		Flavor: &catalog.Flavor{ID: "test", Origin: &catalog.Origin{Kind: "packages", Format: "deb", Archives: []string{"http://upstream.example.org/debian {codename} main"},
 			ArchNames: map[catalog.Arch]string{"x86_64": "amd64"}, Packages: map[string]string{"screenfetch": "fastfetch", "net-tools": ""}, System: append(roots, "kernel-{arch}")}},
-		Release: &catalog.Release{Version: "7", Codename: "test", SignedBy: []string{integrity.Fingerprint(a.key)}},
+		Release: &catalog.Release{Version: "7", Codename: "test", SignedBy: []string{fingerprint(a.key)}},
 		Arch:    "x86_64", Project: &catalog.Project{Packages: []string{"screenfetch", "net-tools"}},
 		Mirrors: []Mirror{{"http://upstream.example.org/", a.srv.URL + "/"}},
 		State:   func(name string) string { return filepath.Join(dir, name) },
@@ -196,7 +202,7 @@ func TestFindsTheExactPackages(t *testing.T) {
 	if strings.Join(s.Roots, " ") != "fastfetch kernel-amd64 lib" {
 		t.Errorf("roots %q", s.Roots)
 	}
-	if s.Signature != "verified "+integrity.Fingerprint(a.key) || !strings.HasPrefix(s.Build, "7.1-") || s.URL != "http://upstream.example.org/debian/dists/test/InRelease" ||
+	if s.Signature != "verified "+fingerprint(a.key) || !strings.HasPrefix(s.Build, "7.1-") || s.URL != "http://upstream.example.org/debian/dists/test/InRelease" ||
 		!strings.HasPrefix(s.Checksum, "sha256:") || s.Size == 0 {
 		t.Errorf("%+v", s)
 	}
@@ -237,7 +243,7 @@ func TestRefusals(t *testing.T) {
 	}{
 		{"unknown key", "signature", "signed_by", func(t *testing.T, a *archive, q *Query) {
 			q.Ring = ring(t, stranger.key)
-			q.Release.SignedBy = []string{integrity.Fingerprint(stranger.key)}
+			q.Release.SignedBy = []string{fingerprint(stranger.key)}
 		}},
 		{"changed index", "Packages", "", func(t *testing.T, a *archive, _ *Query) {
 			z := a.files["/debian/dists/test/main/binary-amd64/Packages.gz"]

@@ -36,7 +36,6 @@ const (
 type Web struct {
 	Client  *http.Client  // has to refuse redirects from https to http; nil: http.DefaultClient
 	Dir     string        // where documents are kept; made if need be; "": nowhere
-	Mirrors []Mirror      // rewrites of URL prefixes
 	Backoff time.Duration // before the second try; doubled each time; 0 means 300 ms
 	Silence time.Duration // without a byte, after which a try ends; 0 means 20 s
 
@@ -45,8 +44,8 @@ type Web struct {
 
 // Document is what an address answers.
 type Document struct {
-	URL      string    // that was asked for, before mirrors
-	From     string    // that answered, after mirrors and redirects
+	URL      string    // that was asked for
+	From     string    // that answered, after redirects
 	Body     []byte    // nil of a Head
 	Size     int64     // bytes; -1 of a Head that does not tell
 	Modified time.Time // zero if the server does not tell
@@ -128,13 +127,12 @@ func (s *Status) Error() string { return fmt.Sprintf("%s: the server answered %s
 
 // ask asks in several tries if need be.
 func (w *Web) ask(ctx context.Context, method, address string) (*Document, error) {
-	from := Apply(w.Mirrors, address)
 	wait := w.Backoff
 	if wait == 0 {
 		wait = 300 * time.Millisecond
 	}
 	for try := 1; ; try++ {
-		doc, err := w.try(ctx, method, address, from)
+		doc, err := w.try(ctx, method, address)
 		if err == nil {
 			return doc, nil
 		}
@@ -181,7 +179,7 @@ func remedyFor(err error, address string) string {
 	return "check that " + host + " can be reached, or name a mirror with --mirror FROM=TO; the others go on"
 }
 
-func (w *Web) try(ctx context.Context, method, address, from string) (*Document, error) {
+func (w *Web) try(ctx context.Context, method, address string) (*Document, error) {
 	silence := w.Silence
 	if silence == 0 {
 		silence = 20 * time.Second
@@ -196,7 +194,7 @@ func (w *Web) try(ctx context.Context, method, address, from string) (*Document,
 	if method == "REDIRECT" {
 		verb = http.MethodHead
 	}
-	req, err := http.NewRequestWithContext(ctx, verb, from, nil)
+	req, err := http.NewRequestWithContext(ctx, verb, address, nil)
 	if err != nil {
 		return nil, &finalError{err}
 	}
@@ -204,7 +202,7 @@ func (w *Web) try(ctx context.Context, method, address, from string) (*Document,
 	var old kept
 	var body []byte
 	if method != "REDIRECT" {
-		if old, body, err = w.load(method, from); err == nil {
+		if old, body, err = w.load(method, address); err == nil {
 			if old.ETag != "" {
 				req.Header.Set("If-None-Match", old.ETag)
 			}
@@ -264,7 +262,7 @@ func (w *Web) try(ctx context.Context, method, address, from string) (*Document,
 			doc.Size = int64(len(doc.Body))
 			now.Size = doc.Size
 		}
-		w.save(method, from, now, doc.Body)
+		w.save(method, now, doc.Body)
 		return doc, nil
 	}
 	status := &Status{URL: address, Code: resp.StatusCode, Text: resp.Status}
@@ -303,17 +301,17 @@ func (a *alive) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (w *Web) file(method, from string) string {
-	sum := sha256.Sum256([]byte(method + " " + from))
+func (w *Web) file(method, address string) string {
+	sum := sha256.Sum256([]byte(method + " " + address))
 	return filepath.Join(w.Dir, hex.EncodeToString(sum[:16]))
 }
 
 // load finds what was kept of an address. Its file is one line of JSON and the body.
-func (w *Web) load(method, from string) (k kept, body []byte, err error) {
+func (w *Web) load(method, address string) (k kept, body []byte, err error) {
 	if w.Dir == "" {
 		return k, nil, errors.New("nothing is kept")
 	}
-	data, err := os.ReadFile(w.file(method, from))
+	data, err := os.ReadFile(w.file(method, address))
 	if err != nil {
 		return k, nil, err
 	}
@@ -325,7 +323,7 @@ func (w *Web) load(method, from string) (k kept, body []byte, err error) {
 }
 
 // save keeps an answer that can be asked for conditionally. Where it cannot be kept, it is read again next time.
-func (w *Web) save(method, from string, k kept, body []byte) {
+func (w *Web) save(method string, k kept, body []byte) {
 	if w.Dir == "" || k.ETag == "" && k.Modified == "" {
 		return
 	}
@@ -340,6 +338,6 @@ func (w *Web) save(method, from string, k kept, body []byte) {
 	defer os.Remove(f.Name())
 	_, err = f.Write(append(append(line, '\n'), body...))
 	if cerr := f.Close(); err == nil && cerr == nil {
-		_ = os.Rename(f.Name(), w.file(method, from))
+		_ = os.Rename(f.Name(), w.file(method, k.URL))
 	}
 }

@@ -84,18 +84,19 @@ func PlanText(w io.Writer, plans []engine.Plan) {
 			fmt.Fprintf(w, "%-*s         %-9s  %s\n", width, "", name, event.Clean(fmt.Sprintf(format, args...)))
 		}
 		if u := p.Upstream; u != nil {
-			words := []string{u.URL}
-			if u.Size > 0 {
-				words = append(words, Bytes(u.Size))
+			var words []string
+			add := func(word string, told bool) {
+				if told {
+					words = append(words, word)
+				}
 			}
-			if !u.Date.IsZero() {
-				words = append(words, "of "+u.Date.UTC().Format(time.DateOnly))
-			}
-			words = append(words, u.Trust)
-			if strings.HasPrefix(u.Signature, "verified") || strings.HasPrefix(u.Signature, "bad") || u.Signature == "missing" {
-				words = append(words, "signature "+u.Signature)
-			}
-			more("upstream", "%s, %s", u.Build, strings.Join(words, ", "))
+			add(u.Build, u.Build != "")
+			add("of "+u.Date.UTC().Format(time.DateOnly), !u.Date.IsZero())
+			add(Bytes(u.Size), u.Size > 0)
+			add(u.Trust, u.Trust != "")
+			add(u.Signature, u.Signature != "not offered")
+			more("upstream", "%s", strings.Join(words, ", "))
+			more("file", "%s", u.URL)
 			if u.Checksum != "" {
 				more("checksum", "%s", u.Checksum)
 			}
