@@ -56,7 +56,7 @@ type Error struct {
 	Kind     Kind
 	Reason   error    // one of the Err… above: errors.Is finds it
 	Detail   string   // the sentence to show
-	Found    []string // the keys that the signature names, as its Kind spells them; not verified
+	Found    []string // the keys (OpenPGP: also subkeys) that the signature names; not verified
 	Expected []string // the keys that the caller accepts
 }
 

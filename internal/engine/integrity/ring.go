@@ -9,7 +9,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"path"
 	"regexp"
@@ -207,5 +206,3 @@ func (r *Ring) rsa(fingerprint string) (*rsa.PublicKey, error) {
 const minRSA = 2048
 
 func hexUpper(b []byte) string { return strings.ToUpper(fmt.Sprintf("%x", b)) }
-
-var _ io.Writer = (*Stream)(nil)

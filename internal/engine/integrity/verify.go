@@ -197,7 +197,7 @@ func (b *buffer) Write(p []byte) (int, error) {
 	return b.Buffer.Write(p)
 }
 
-// one returns the only accepted key if the found one is among the accepted, else an error that names both.
+// one says whether the found key is among the accepted ones, with an error that names both.
 func one(kind Kind, found string, accepted []string) error {
 	if !slices.Contains(accepted, found) {
 		return unknown(kind, []string{found}, accepted)

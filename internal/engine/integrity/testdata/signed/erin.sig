@@ -1,0 +1,2 @@
+untrusted comment: verify with erin.pub
+RWTgMRQKWstuJgCm9N+/mdkfGIX7KngxI3frqdUFP2qDEIHTAuy3jiAp96D8wBxZ6a7NVb8m+xFrxui1u9IOkcLRrZw0Sa70vAQ=

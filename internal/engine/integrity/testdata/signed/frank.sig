@@ -1,0 +1,2 @@
+untrusted comment: verify with frank.pub
+RWQ5Peg0Yp6GLt3MhgGQ8WViQhFwY1o5qXzhjPHjTDP6lyLNLtWbUkgzwhZXOEbduxkssSHt8dCL6uzZKt7NNA4H1h1B4N1gOA4=
