@@ -17,6 +17,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/machine"
 )
 
 // What KubeVirt's virt-launcher needs the agent to allow: to count as connected, and to hand over ssh keys.
@@ -98,7 +99,7 @@ func (t *test) boots(ctx context.Context) (string, error) {
 	select {
 	case kernel := <-t.console.kernel:
 		return kernel, nil
-	case <-t.qmp.opened:
+	case <-t.opened:
 		return "the guest has opened the agent's channel; its console says nothing of a kernel", nil
 	case <-ctx.Done():
 		return "", context.Cause(ctx)
@@ -108,7 +109,7 @@ func (t *test) boots(ctx context.Context) (string, error) {
 // answers waits for the guest to open the agent's channel, then for the agent.
 func (t *test) answers(ctx context.Context) (string, error) {
 	select {
-	case <-t.qmp.opened:
+	case <-t.opened:
 	case <-ctx.Done():
 		return "", fmt.Errorf("the guest has not opened the agent's channel: %w", context.Cause(ctx))
 	}
@@ -565,7 +566,7 @@ func (t *test) journal(ctx context.Context, units []string) {
 // powerOff tells the guest to power off and waits until it has.
 func (t *test) powerOff(ctx context.Context) (string, error) {
 	const name = "guest-shutdown"
-	body, err := request(name, map[string]any{"mode": "powerdown"})
+	body, err := machine.Request(name, map[string]any{"mode": "powerdown"})
 	if err != nil {
 		return "", err
 	}
@@ -579,14 +580,14 @@ func (t *test) powerOff(ctx context.Context) (string, error) {
 	// The call has an answer only when it fails.
 	no := make(chan error, 1)
 	go func() {
-		if line, err := readLine(t.agent.r); err == nil {
-			if err := answer(name, line, nil); err != nil {
+		if line, err := machine.ReadLine(t.agent.r); err == nil {
+			if err := machine.Answer(name, line, nil); err != nil {
 				no <- err
 			}
 		}
 	}()
 	select {
-	case <-t.process.Done():
+	case <-t.vm.Done():
 	case err := <-no:
 		return "", err
 	case <-ctx.Done():
@@ -594,10 +595,10 @@ func (t *test) powerOff(ctx context.Context) (string, error) {
 	case <-time.After(offLimit):
 		return "", fmt.Errorf("expected the machine to be off, it is still running %s after guest-shutdown", offLimit)
 	}
-	if err := t.process.Wait(); err != nil {
+	if err := t.vm.Wait(); err != nil {
 		return "", err
 	}
-	if reason := t.qmp.shutdown(); reason != name {
+	if reason := t.vm.QMP.Shutdown(); reason != name {
 		return "", fmt.Errorf("expected the guest to power off, QEMU says: %s", reason)
 	}
 	return fmt.Sprintf("by guest-shutdown, in %.1f s", time.Since(began).Seconds()), nil

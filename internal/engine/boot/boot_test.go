@@ -16,40 +16,12 @@ import (
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/machine"
 )
-
-func TestAccelerator(t *testing.T) {
-	works, refused := func() error { return nil }, func() error { return os.ErrPermission }
-	for _, c := range []struct {
-		host catalog.Arch
-		cpu  string
-		try  func() error
-		want string
-	}{
-		{catalog.X86_64, "flags\t\t: fpu vmx sse\n", works, "kvm"},
-		{catalog.X86_64, "flags : fpu svm\n", works, "kvm"},
-		{catalog.X86_64, "flags : fpu sse hypervisor\n", works, "tcg"}, // makes machines that do not run
-		{catalog.X86_64, "flags : vmx\n", refused, "tcg"},
-		{catalog.X86_64, "flags : novmx2\n", works, "tcg"},
-		{catalog.X86_64, "", works, "tcg"},
-		{catalog.ARM64, "Features : fp asimd\n", works, "kvm"},
-		{catalog.ARM64, "Features : fp asimd\n", refused, "tcg"},
-	} {
-		if got, why := accelerator(c.host, c.cpu, c.try); got != c.want || why == "" {
-			t.Errorf("%s, %q: %s (%s), want %s", c.host, c.cpu, got, why, c.want)
-		}
-	}
-	if got, why := accelerate(catalog.X86_64, catalog.ARM64); got != "tcg" || why != "arm64 is emulated on x86_64" {
-		t.Errorf("another architecture's guest: %s (%s)", got, why)
-	}
-	if got, why := Accelerator(context.Background()); got != "kvm" && got != "tcg" || why == "" {
-		t.Errorf("%q (%q)", got, why)
-	}
-}
 
 func TestArguments(t *testing.T) {
 	s := Spec{Arch: catalog.X86_64, Firmware: "uefi", Memory: 512, Dir: "/w,eird"}
-	emulated := strings.Join(s.arguments("tcg"), " ")
+	emulated := strings.Join(s.machine("tcg").Arguments(), " ")
 	for _, want := range []string{"-accel tcg -cpu max -smp 1 -m 512", "restrict=on,hostfwd=tcp:127.0.0.1:0-:22", "readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd",
 		"if=pflash,format=raw,file=vars.fd", "format=qcow2,discard=unmap,file=overlay.qcow2", "format=raw,readonly=on,file=seed.iso", "virtserialport,id=agent0",
 		"name=org.qemu.guest_agent.0", "-no-reboot", " -S ", "-sandbox on"} {
@@ -61,11 +33,11 @@ func TestArguments(t *testing.T) {
 		t.Errorf("the folder's name needs quoting in %s", emulated)
 	}
 	s.Firmware = "bios"
-	if got := strings.Join(s.arguments("kvm"), " "); strings.Contains(got, "pflash") || !strings.Contains(got, "-accel kvm -cpu host -smp 2") {
+	if got := strings.Join(s.machine("kvm").Arguments(), " "); strings.Contains(got, "pflash") || !strings.Contains(got, "-accel kvm -cpu host -smp 2") {
 		t.Error(got)
 	}
 	s = Spec{Arch: catalog.ARM64, Firmware: "uefi", Memory: 512}
-	if got := strings.Join(s.arguments("tcg"), " "); !strings.Contains(got, "-machine virt") || !strings.Contains(got, "AAVMF_CODE.fd") {
+	if got := strings.Join(s.machine("tcg").Arguments(), " "); !strings.Contains(got, "-machine virt") || !strings.Contains(got, "AAVMF_CODE.fd") {
 		t.Error(got)
 	}
 	for _, c := range []struct {
@@ -84,9 +56,9 @@ func TestArguments(t *testing.T) {
 }
 
 func TestAMissingFirmwareNamesItsPackage(t *testing.T) {
-	old := machines[catalog.ARM64]
-	defer func() { machines[catalog.ARM64] = old }()
-	machines[catalog.ARM64] = machine{old.program, old.board, old.cpu, map[string]flash{"uefi": {"/nowhere/CODE.fd", "/nowhere/VARS.fd", "qemu-efi-aarch64"}}}
+	old := machine.Boards[catalog.ARM64]
+	defer func() { machine.Boards[catalog.ARM64] = old }()
+	machine.Boards[catalog.ARM64] = machine.Board{Program: old.Program, Type: old.Type, CPU: old.CPU, Firmware: map[string]machine.Flash{"uefi": {Code: "/nowhere/CODE.fd", Vars: "/nowhere/VARS.fd", Package: "qemu-efi-aarch64"}}}
 	_, err := Run(context.Background(), Spec{Arch: catalog.ARM64, Firmware: "uefi", Dir: t.TempDir()}, nil)
 	var r *event.Remedied
 	if !errors.As(err, &r) || !strings.HasSuffix(r.Remedy, " qemu-efi-aarch64") || !strings.Contains(err.Error(), "/nowhere/CODE.fd is missing") {
@@ -124,10 +96,11 @@ func speak(t testing.TB, answer func(line string, conn net.Conn)) *agent {
 			answer(strings.TrimPrefix(strings.TrimSpace(line), "\xff"), conn)
 		}
 	}()
-	a, err := dialAgent(l.Addr().String())
+	conn, err := net.Dial("unix", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
+	a := newAgent(conn)
 	t.Cleanup(a.close)
 	return a
 }
@@ -276,14 +249,14 @@ func FuzzReply(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		r := bufio.NewReaderSize(strings.NewReader(s), 16)
 		for {
-			line, err := readLine(r)
+			line, err := machine.ReadLine(r)
 			if len(line) > maxReply {
 				t.Fatalf("%d bytes", len(line))
 			}
 			var out struct {
 				Exited bool `json:"exited"`
 			}
-			if err := answer("guest-exec-status", line, &out); err != nil && len(err.Error()) > 4*maxWords {
+			if err := machine.Answer("guest-exec-status", line, &out); err != nil && len(err.Error()) > 4*maxWords {
 				t.Fatalf("an error of %d bytes", len(err.Error()))
 			}
 			if err != nil {
@@ -340,34 +313,35 @@ func TestQMP(t *testing.T) {
 {"event": "VSERPORT_CHANGE", "data": {"id": "agent0", "open": true}}
 {"event": "VSERPORT_CHANGE", "data": {"id": "agent0", "open": true}}
 {"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-reset"}}`)
-	q, err := dialQMP(ctx, path, nil)
+	tt := &test{opened: make(chan struct{})}
+	q, err := machine.DialQMP(ctx, path, nil, tt.told)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer q.close()
-	if port, err := q.forwarded(ctx); err != nil || port != 37985 {
+	defer q.Close()
+	if port, err := forwarded(ctx, q); err != nil || port != 37985 {
 		t.Errorf("%d, %v", port, err)
 	}
-	<-q.opened
+	<-tt.opened
 	close(more)
-	if got := q.shutdown(); got != "guest-reset" {
+	if got := q.Shutdown(); got != "guest-reset" {
 		t.Error(got)
 	}
-	if err := q.call(ctx, "cont", nil, nil); err == nil {
+	if err := q.Call(ctx, "cont", nil, nil); err == nil {
 		t.Error("a QEMU that has hung up answered")
 	}
 	path, more = serve(`{"return": {}}`, `{"return": "nothing"}`)
 	defer close(more)
-	if q, err = dialQMP(ctx, path, nil); err != nil {
+	if q, err = machine.DialQMP(ctx, path, nil, nil); err != nil {
 		t.Fatal(err)
 	}
-	defer q.close()
-	if _, err := q.forwarded(ctx); err == nil || !strings.Contains(err.Error(), "names no forwarded port") {
+	defer q.Close()
+	if _, err := forwarded(ctx, q); err == nil || !strings.Contains(err.Error(), "names no forwarded port") {
 		t.Errorf("%v", err)
 	}
 	ended := make(chan struct{})
 	close(ended)
-	if _, err := dialQMP(ctx, filepath.Join(t.TempDir(), "nobody"), ended); err == nil || err.Error() != "QEMU ended at once" {
+	if _, err := machine.DialQMP(ctx, filepath.Join(t.TempDir(), "nobody"), ended, nil); err == nil || err.Error() != "QEMU ended at once" {
 		t.Errorf("%v", err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/machine"
 )
 
 const (
@@ -115,10 +116,5 @@ func (c *console) close() {
 	}
 }
 
-// clip shortens a text that a guest has written to at most n bytes and a mark.
-func clip(text string, n int) string {
-	if len(text) <= n {
-		return text
-	}
-	return strings.ToValidUTF8(text[:n], "") + " …"
-}
+// clip is machine.Clip.
+func clip(text string, n int) string { return machine.Clip(text, n) }
