@@ -206,17 +206,25 @@ type ended struct{ missing string }
 
 func (e *ended) Error() string { return "the machine ended before " + e.missing + " came" }
 
-// over judges the end of the console: what was printed last may still hold a step's prompt, but nobody is there to
+// over judges the end of the console. What was printed last may still be what steps wait for, though nobody is there to
 // answer.
 func (d *dialogue) over(ctx context.Context, s *screen, next int) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	missing := d.needed(next)
-	list, who, _, _ := d.waiting(next, 0)
-	if which, _ := s.met(list, true); which >= 0 && who[which] == len(d.turns) {
-		return nil
+	for {
+		list, who, _, _ := d.waiting(next, 0)
+		which, _ := s.met(list, true)
+		if which < 0 {
+			break
+		}
+		if who[which] == len(d.turns) {
+			return nil
+		}
+		next = who[which] + 1
+		s.kept.note("step %d of %d came with the machine's end", next, len(d.turns))
 	}
+	missing := d.needed(next)
 	if missing == machinesEnd {
 		missing = ""
 	}

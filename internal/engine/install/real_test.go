@@ -78,17 +78,25 @@ func TestARealInstallation(t *testing.T) {
 	}
 }
 
-// installer fetches the package that holds the installer's files from the archive, by its signed index, and checks them
-// against the sums that the archive publishes of the installer.
+// installer fetches the package that holds the installer's files from the archive, by its signed index. The sums that
+// the archive publishes beside the installer have to name the same files, where the signed index knows those sums: a
+// mirror may be ahead of, or behind, its index there.
 func installer(t *testing.T, mirror *url.URL, version, codename string) map[string]string {
 	t.Helper()
 	if machine.Host() != catalog.X86_64 {
 		t.Skip("for x86_64")
 	}
-	sums := archive(t, mirror, codename, "main/installer-amd64/current/images/SHA256SUMS")
+	sums, err := archive(t, mirror, codename, "main/installer-amd64/current/images/SHA256SUMS")
+	if err != nil {
+		t.Logf("the installer's files are only checked by their package: %v", err)
+	}
+	packages, err := archive(t, mirror, codename, "main/binary-amd64/Packages.xz")
+	if err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
 	xz := exec.Command("xz", "-dc")
-	xz.Stdin = bytes.NewReader(archive(t, mirror, codename, "main/binary-amd64/Packages.xz"))
+	xz.Stdin = bytes.NewReader(packages)
 	index, err := xz.Output()
 	if err != nil {
 		t.Fatal(err)
@@ -118,7 +126,7 @@ func installer(t *testing.T, mirror *url.URL, version, codename string) map[stri
 			t.Fatal(err)
 		}
 		sum := sha256.Sum256(data)
-		if want := hex.EncodeToString(sum[:]) + "  ./netboot/debian-installer/amd64/" + name + "\n"; !strings.Contains(string(sums), want) {
+		if want := hex.EncodeToString(sum[:]) + "  ./netboot/debian-installer/amd64/" + name + "\n"; sums != nil && !strings.Contains(string(sums), want) {
 			t.Fatalf("the archive's SHA256SUMS has no line %q", want)
 		}
 		files[name] = path
@@ -140,8 +148,8 @@ func get(t *testing.T, from *url.URL) []byte {
 	return data
 }
 
-// archive fetches a file that the archive's signed index names.
-func archive(t *testing.T, mirror *url.URL, suite, name string) []byte {
+// archive fetches a file that the archive's signed index names; an error if it is not the one that is named.
+func archive(t *testing.T, mirror *url.URL, suite, name string) ([]byte, error) {
 	t.Helper()
 	dir := t.TempDir()
 	signed, index := filepath.Join(dir, "InRelease"), filepath.Join(dir, "Release")
@@ -158,7 +166,7 @@ func archive(t *testing.T, mirror *url.URL, suite, name string) []byte {
 	data := get(t, mirror.JoinPath("dists", suite, name))
 	sum := sha256.Sum256(data)
 	if !regexp.MustCompile(`(?m)^ ` + hex.EncodeToString(sum[:]) + ` +\d+ ` + regexp.QuoteMeta(name) + `$`).Match(release) {
-		t.Fatalf("the signed index knows another %s", name)
+		return nil, fmt.Errorf("the signed index of %s knows another %s", suite, name)
 	}
-	return data
+	return data, nil
 }

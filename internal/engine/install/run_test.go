@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/machine"
 )
@@ -83,6 +84,7 @@ func remains(t *testing.T, dir string, want ...string) {
 }
 
 func TestInstallation(t *testing.T) {
+	t.Parallel()
 	s := tinySpec(t, "normal")
 	log := filepath.Join(t.TempDir(), "log")
 	bus := event.NewBus(nil)
@@ -132,23 +134,16 @@ func TestInstallationsThatFail(t *testing.T) {
 	}{
 		"wrong answer": {"normal", func(s *Spec) { s.Script.Boot[0].Dialogue[5].Send = "no<enter>" },
 			[]string{"boot 1 of 1, tcg, after ", "the guest has powered off before step 7 of 7, /Installation complete/, came", "Aborted.", "console.txt"}},
-		"passwords differ": {"normal", func(s *Spec) {
-			s.Script.Boot[0].Dialogue[4].Send = "another-horse<enter>"
-			s.Script.Fail = append(s.Script.Fail, `^They differ\.$`)
-		}, []string{"while waiting for step 6 of 7", `the console said "They differ."`, `/^They differ\.$/ in fail`}},
 		"never comes": {"silent", func(s *Spec) { s.Script.Boot[0].Dialogue[2].Within = 1 },
 			[]string{`step 3 of 7, /Disk\? \[vda\] $/, did not come within 1s`, "Tiny installer (silent)"}},
 		"panic":        {"panic", nil, []string{"Kernel panic - not syncing", "/Kernel panic/ in fail"}},
-		"other end":    {"reboot", nil, []string{"the guest has rebooted, where the script expects its end by poweroff"}},
-		"no answers":   {"normal", func(s *Spec) { s.Script.Serve.HTTP = map[string]File{"/other": {Text: "x"}} }, []string{"No answers"}},
-		"no end":       {"text", func(s *Spec) { s.Script.Boot[0].End.Within = 1 }, []string{"the machine's end did not come within 1s"}},
 		"no such file": {"normal", func(s *Spec) { s.Script.Boot[0].Media.Kernel = "vmlinux" }, []string{"names the file vmlinux, which was not fetched"}},
 		"no kernel": {"normal", func(s *Spec) {
 			s.Files = map[string]string{"linux": s.Files["initrd.gz"], "initrd.gz": s.Files["initrd.gz"]}
-			s.Script.Boot[0].Dialogue[0].Within = 2
 		}, []string{"boot 1 of 1, tcg, after 0 s: qemu-system-x86_64: "}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s := tinySpec(t, c.mode)
 			if c.change != nil {
 				c.change(&s)
@@ -171,7 +166,111 @@ func TestInstallationsThatFail(t *testing.T) {
 	}
 }
 
+// The installer prints a flood before it asks, and finds a drive with more answers; the disk is booted for a second
+// talk.
+func TestDriveFloodAndASecondBoot(t *testing.T) {
+	t.Parallel()
+	s := tinySpec(t, "flood")
+	s.Script.Serve.Drive = &Drive{Format: "fat", Label: "seed", Files: map[string]File{"conf/extra": {Text: "extra={{answer}}\n"}, "from": {From: "initrd.gz"}}}
+	s.Script.Boot = append(s.Script.Boot, Boot{
+		Media:    Media{Kind: "kernel", Kernel: "linux", Initrd: "initrd.gz", Append: "console=ttyS0 quiet mode=second"},
+		Dialogue: []Step{{Expect: `found: KMI-MARKER`}}, End: End{Kind: "poweroff"},
+	})
+	r, err := Run(context.Background(), s, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%.1f s, boots %.1f", r.Seconds, r.Boots)
+	remains(t, s.Dir, TranscriptFile, DiskFile)
+	data := readDisk(t, r.Disk)
+	if !bytes.HasPrefix(data, []byte("KMI-MARKER password="+password+"\nanswer=42\nextra=42\n")) || !bytes.HasPrefix(data[512*100:], []byte("CONFIG CHANGED")) {
+		t.Errorf("%.100q", data)
+	}
+}
+
+// An image that is a disk already is booted and grows; an ISO drive is found; the end is a reboot.
+func TestKindsOfEnd(t *testing.T) {
+	for mode, end := range map[string]End{"reboot": {Kind: "reboot"}, "text": {Kind: "text", Text: "Installation complete"}} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			s := tinySpec(t, mode)
+			s.Script.Serve.Drive = &Drive{Format: "iso9660", Label: "seed", Files: map[string]File{"conf/extra": {Text: "extra=1\n"}}}
+			b := &s.Script.Boot[0]
+			if b.End = end; mode == "text" {
+				b.Dialogue = b.Dialogue[:6]
+			}
+			r, err := Run(context.Background(), s, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if data := readDisk(t, r.Disk); !bytes.HasPrefix(data, []byte("KMI-MARKER password="+password+"\nanswer=42\nextra=1\n")) {
+				t.Errorf("%.100q", data)
+			}
+		})
+	}
+}
+
+// bootSector prints a text on the first serial port, by BIOS calls, and stops.
+func bootSector(text string) []byte {
+	code := []byte{0xfa, 0x31, 0xc0, 0x8e, 0xd8, 0xbe, 0x1b, 0x7c, 0xac, 0x84, 0xc0, 0x74, 0x0a, 0xb4, 0x01, 0x31, 0xd2, 0xcd, 0x14, 0xeb, 0xf3, 0x90, 0x90, 0xf4, 0xeb, 0xfd, 0x90}
+	b := make([]byte, 512)
+	copy(b, code)
+	copy(b[len(code):], text+"\x00")
+	b[510], b[511] = 0x55, 0xaa
+	return b
+}
+
+// An image of a disk, a stick, a CD and the network: what each begins with is what the firmware boots.
+func TestMedia(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots a machine")
+	}
+	dir := t.TempDir()
+	disk := filepath.Join(dir, "an,image")
+	if err := os.WriteFile(disk, append(bootSector("it boots from %d\r\n"), make([]byte, 1<<20-512)...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "tree"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "tree", "boot.bin"), bootSector("it boots from CD\r\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	iso := filepath.Join(dir, "cd.iso")
+	if out, err := exec.Command("xorriso", "-as", "mkisofs", "-quiet", "-b", "boot.bin", "-no-emul-boot", "-boot-load-size", "1", "-o", iso, filepath.Join(dir, "tree")).CombinedOutput(); err != nil {
+		t.Skipf("%v: %s", err, out)
+	}
+	for kind, file := range map[string]string{"image": disk, "usb": disk, "cdrom": iso, "netboot": disk} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			s := Spec{Arch: catalog.X86_64, Files: map[string]string{"media": file}, Dir: t.TempDir(), accel: "tcg", slow: 1,
+				Script: Script{Memory: 64, Disk: 8, Firmware: "bios", Boot: []Boot{{Media: Media{Kind: kind, File: "media"}, End: End{Kind: "text", Text: "it boots from [^\n]*\n"}}}}}
+			if kind == "netboot" {
+				s.Script.Serve.TFTP = map[string]File{"media": {From: "sector"}}
+				s.Files["sector"] = filepath.Join(dir, "tree", "boot.bin")
+			}
+			r, err := Run(context.Background(), s, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			data := readDisk(t, r.Disk)
+			if len(data) != 8<<20 || bytes.Contains(data[:512], []byte("it boots")) != (kind == "image") {
+				t.Errorf("%d bytes, %.80q", len(data), data)
+			}
+		})
+	}
+	small := Spec{Arch: catalog.X86_64, Files: map[string]string{"media": filepath.Join(dir, "large")}, Dir: t.TempDir(),
+		Script: Script{Memory: 64, Disk: 1, Firmware: "bios", Boot: []Boot{{Media: Media{Kind: "image", File: "media"}, End: End{Kind: "poweroff"}}}}}
+	if err := os.WriteFile(small.Files["media"], make([]byte, 1<<20+1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Run(context.Background(), small, nil); err == nil || !strings.Contains(err.Error(), "alone takes 2 MiB: write more") {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestCancelLeavesNothing(t *testing.T) {
+	t.Parallel()
 	s := tinySpec(t, "normal")
 	s.Script.Boot[0].Dialogue[2].Expect = "never"
 	ctx, cancel := context.WithCancelCause(context.Background())

@@ -28,7 +28,7 @@ printf 'Tiny installer (%s)\r\n' "$mode"
 case $mode in
 panic) echo 0 >/proc/sys/kernel/printk; echo 7 >/proc/sys/kernel/printk; exit 1;;
 silent) while :; do sleep 1000; done;;
-flood) i=0; while [ $i -lt 40 ]; do cat /flood; i=$((i+1)); done;;
+flood) i=0; while [ $i -lt 4 ]; do cat /flood; i=$((i+1)); done;;
 esac
 if [ "$mode" = second ]; then
 	printf 'found: '; dd if=/dev/vda bs=512 count=1 2>/dev/null | head -n 1
