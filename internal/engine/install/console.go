@@ -101,8 +101,8 @@ type screen struct {
 	fail   []*regexp.Regexp
 }
 
-// feed takes what the console has printed. The result is not empty when a line of it matches one of the expressions that
-// end everything: that line, and the expression.
+// feed takes what the console has printed. The result is not empty when a whole line of it matches one of the expressions
+// that end everything: that line, and the expression.
 func (s *screen) feed(p []byte) (line string, why *regexp.Regexp) {
 	text := s.cleaner.feed(p)
 	for rest := text; rest != ""; {
@@ -136,9 +136,6 @@ func (s *screen) feed(p []byte) (line string, why *regexp.Regexp) {
 			s.endLine()
 		}
 		rest = rest[i+1:]
-	}
-	if why == nil {
-		line, why = s.look()
 	}
 	s.show(text)
 	return line, why

@@ -155,7 +155,16 @@ func (d *dialogue) hold(ctx context.Context, con net.Conn, s *screen) error {
 		d.told(next, len(d.turns))
 		list, who, limit, wake := d.waiting(next, time.Since(last))
 		timeUp := time.Since(last) >= limit
-		which, tentative := s.met(list, timeUp || time.Since(printed) >= d.pause)
+		silent := timeUp || time.Since(printed) >= d.pause
+		// A line that ends everything is waited for to its end: it says more.
+		line, why := s.look()
+		if why != nil && silent {
+			return d.failed(line, why, next)
+		}
+		which, tentative := -1, true
+		if why == nil {
+			which, tentative = s.met(list, silent)
+		}
 		if which >= 0 {
 			if who[which] == len(d.turns) {
 				s.kept.note("the end: the console says what was waited for")
@@ -190,7 +199,7 @@ func (d *dialogue) hold(ctx context.Context, con net.Conn, s *screen) error {
 			printed = time.Now()
 			if line, why := s.feed(b); why != nil {
 				timer.Stop()
-				return fmt.Errorf("while waiting for %s the console said %q, which /%s/ in fail stands for", d.needed(next), line, why)
+				return d.failed(line, why, next)
 			}
 		case <-timer.C:
 		case <-ctx.Done():
@@ -199,6 +208,11 @@ func (d *dialogue) hold(ctx context.Context, con net.Conn, s *screen) error {
 		}
 		timer.Stop()
 	}
+}
+
+// failed is the error of a line that ends everything.
+func (d *dialogue) failed(line string, why *regexp.Regexp, next int) error {
+	return fmt.Errorf("while waiting for %s the console said %q, which /%s/ in fail stands for", d.needed(next), line, why)
 }
 
 // ended says that the machine has gone, and what it should have said before ("" for nothing).
@@ -211,6 +225,9 @@ func (e *ended) Error() string { return "the machine ended before " + e.missing 
 func (d *dialogue) over(ctx context.Context, s *screen, next int) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
+	}
+	if line, why := s.look(); why != nil {
+		return d.failed(line, why, next)
 	}
 	for {
 		list, who, _, _ := d.waiting(next, 0)

@@ -33,7 +33,7 @@ func talkUntil(ctx context.Context, t *testing.T, b Boot, fail []string, act fun
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := prepare(b, 1, kept)
+	d, err := prepare(b, 0.25, kept) // a second of a script is a quarter of one here
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +165,7 @@ func TestOptionalSteps(t *testing.T) {
 	b := Boot{Dialogue: []Step{
 		{Expect: `first\?`, Send: "1"},
 		{Expect: `maybe\?`, Send: "m", Optional: true},
-		{Expect: `perhaps\?`, Send: "p", Optional: true, Within: 1},
+		{Expect: `perhaps\?`, Send: "p", Optional: true, Within: 8},
 		{Expect: `last\?`, Send: "9", Within: 10},
 		{Expect: `after\?`, Send: "a", Optional: true},
 	}, End: End{Kind: "text", Text: `(?m)^bye$`}}
@@ -187,7 +187,7 @@ func TestOptionalSteps(t *testing.T) {
 	}
 	// An optional step's time is up before the one that is needed comes.
 	late := make(chan struct{})
-	time.AfterFunc(1100*time.Millisecond, func() { close(late) })
+	time.AfterFunc(300*time.Millisecond, func() { close(late) })
 	_, err := talk(t, Boot{Dialogue: []Step{{Expect: "perhaps", Send: "p", Optional: true, Within: 1}, {Expect: "last", Within: 10}}, End: End{Kind: "poweroff"}}, nil,
 		func(con net.Conn) { <-late; say(con, "perhaps, and last", 0) })
 	if !passed(err) {
@@ -204,13 +204,13 @@ func TestDialoguesThatFail(t *testing.T) {
 		want string
 	}{
 		"never comes": {Boot{Dialogue: []Step{{Expect: "a"}, {Expect: "o", Optional: true}, {Expect: `Really\?`, Within: 1}}}, nil,
-			func(con net.Conn) { say(con, "a", 0); quiet(con) }, `step 3 of 3, /Really\?/, did not come within 1s`},
+			func(con net.Conn) { say(con, "a", 0); quiet(con) }, `step 3 of 3, /Really\?/, did not come within 250ms`},
 		"only partly": {Boot{Dialogue: []Step{{Expect: `Really\? \[y/n\]`, Within: 1}}}, nil, func(con net.Conn) { say(con, "Really? [y", 0); quiet(con) }, "did not come"},
 		"panic": {Boot{Dialogue: []Step{{Expect: "x+y"}}}, []string{"other", `^panic: `}, func(con net.Conn) { say(con, "a\r\npanic: \x1b[31mout of paper\r\n", 1); quiet(con) },
-			`which /^panic: / in fail stands for`},
+			`the console said "panic: out of paper", which /^panic: / in fail stands for`},
 		"panic at the end": {Boot{Dialogue: []Step{{Expect: "x+y"}}}, []string{`paper$`}, func(con net.Conn) { say(con, "panic: out of paper", 0); quiet(con) }, `said "panic: out of paper"`},
 		"ended":            {Boot{Dialogue: []Step{{Expect: "x"}, {Expect: "y+"}}}, nil, func(con net.Conn) { say(con, "x", 0) }, "the machine ended before step 2 of 2, /y+/, came"},
-		"no end":           {Boot{Dialogue: []Step{{Expect: "x"}}, End: End{Kind: "poweroff", Within: 1}}, nil, func(con net.Conn) { say(con, "x", 0); quiet(con) }, "the machine's end did not come within 1s"},
+		"no end":           {Boot{Dialogue: []Step{{Expect: "x"}}, End: End{Kind: "poweroff", Within: 1}}, nil, func(con net.Conn) { say(con, "x", 0); quiet(con) }, "the machine's end did not come within 250ms"},
 		"no text":          {Boot{End: End{Kind: "text", Text: "done", Within: 1}}, nil, func(con net.Conn) { say(con, "x", 0) }, "the machine ended before the end, /done/, came"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -269,7 +269,8 @@ func TestAFloodIsBounded(t *testing.T) {
 		}
 	}
 	took := time.Since(began)
-	for range 40 << 10 {
+	kept.size = maxTranscript - 1<<20
+	for range 2 << 10 {
 		s.feed([]byte(strings.Repeat("y", 1000) + "\n"))
 	}
 	s.feed([]byte("\r\nlogin: "))

@@ -27,8 +27,7 @@ mode=$(sed -n 's/.*mode=\([a-z]*\).*/\1/p' /proc/cmdline)
 printf 'Tiny installer (%s)\r\n' "$mode"
 case $mode in
 panic) echo 0 >/proc/sys/kernel/printk; echo 7 >/proc/sys/kernel/printk; exit 1;;
-silent) while :; do sleep 1000; done;;
-flood) i=0; while [ $i -lt 4 ]; do cat /flood; i=$((i+1)); done;;
+flood) cat /flood;;
 esac
 if [ "$mode" = second ]; then
 	printf 'found: '; dd if=/dev/vda bs=512 count=1 2>/dev/null | head -n 1
@@ -57,7 +56,7 @@ wget -q -O /dev/null http://192.0.2.1/ && echo 'OUTSIDE is reachable'
 { echo "KMI-MARKER password=$one"; cat /tmp/answers; } | dd of=/dev/$disk bs=64k conv=notrunc 2>/dev/null
 dd if=/dev/zero bs=1M count=4 2>/dev/null | tr '\0' x | dd of=/dev/$disk bs=1M seek=1 conv=notrunc 2>/dev/null
 sync; echo 'Installation complete.'
-if [ "$mode" = reboot ]; then reboot -f; elif [ "$mode" = text ]; then while :; do sleep 1000; done; fi
+[ "$mode" = reboot ] && reboot -f
 poweroff -f
 `
 
