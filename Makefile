@@ -13,7 +13,7 @@ install = missing=$$(dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(1) 
 	if [ -n "$$missing" ]; then echo "installing:" $$missing; $(SUDO) apt-get -qq update; \
 	DEBIAN_FRONTEND=noninteractive $(SUDO) --preserve-env=DEBIAN_FRONTEND apt-get -qq install -y --no-install-recommends $$missing >/dev/null; fi
 
-.PHONY: all build host quickstart test short lint check clean
+.PHONY: all build host quickstart test short install-test lint check clean
 all: build
 
 build: ## build ./kmi-tui
@@ -42,6 +42,10 @@ test: ## everything: unit tests, the console, and the real job (build, boot, sig
 
 short: ## unit tests only
 	$(GO) test -short ./...
+
+install-test: ## a real unattended installation, up to an hour without KVM: make install-test KMI_TEST_MIRROR=http://HOST/FOLDER
+	@$(call install,$(TEST))
+	KMI_TEST_INSTALL=1 $(GO) test -v -timeout 4h -run 'TestARealInstallation|TestMedia' ./internal/engine/install
 
 clean:
 	rm -rf kmi-tui dist
