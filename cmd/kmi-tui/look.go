@@ -82,6 +82,7 @@ records what they answer.`,
 					result.README = differs.Error()
 					wrong = append(wrong, differs)
 				}
+				wrong = append(wrong, engine.CheckInstallers(c)...)
 				if result.Tried, err = tryUpstreams(cmd.Context(), c, recorded, record); err != nil {
 					return err
 				}

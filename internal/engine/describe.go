@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/install"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/upstream"
 )
 
@@ -88,6 +90,19 @@ func try(ctx context.Context, c *catalog.Catalog, f *catalog.Flavor, session *up
 		}
 	}
 	return nil
+}
+
+// CheckInstallers reads every unattended installation that the catalogue names. Each error names the row's line.
+func CheckInstallers(c *catalog.Catalog) (wrong []error) {
+	for _, f := range c.Flavors {
+		if f.Origin == nil || f.Origin.Install == "" {
+			continue
+		}
+		if _, err := install.Load(filepath.Join(filepath.Dir(c.Path), f.Origin.Install)); err != nil {
+			wrong = append(wrong, fmt.Errorf("%s:%d: flavor %q: install: %w", c.Path, c.Line(f.ID), f.ID, err))
+		}
+	}
+	return wrong
 }
 
 // TryRecorded runs the descriptions with a folder of recorded answers, as of the day of the recording.

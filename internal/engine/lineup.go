@@ -157,8 +157,10 @@ func (e *Engine) end(t Target) (last Stage, why string) {
 	switch {
 	case o.Kind == "image":
 		return Fetch, "not supported yet: customising a disk that upstream made"
+	case o.Kind == "installer" && o.Install != "":
+		return Fetch, "not supported yet: its unattended installation (" + o.Install + ") was never run against the real installer"
 	case o.Kind == "installer":
-		return Fetch, "not supported yet: installing from upstream's " + o.Format + " by itself"
+		return Fetch, "not supported yet: no unattended installation from upstream's " + o.Format + " is described"
 	case o.Boot[t.Arch].Kernel == "":
 		return Fetch, fmt.Sprintf("not supported yet: no boot loader is described for %s", t.Arch)
 	case t.Arch != hostArch():

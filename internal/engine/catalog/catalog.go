@@ -177,6 +177,7 @@ type Origin struct {
 	Member    string            `toml:"member"`   // glob of the file wanted of a tar archive; "": it is none
 	Checksum  *Checksum         `toml:"checksum"` // nil if a JSON document told it
 	Signature *Signature        `toml:"signature"`
+	Install   string            `toml:"install"`  // file of an unattended installation, below the catalogue's folder; "": none is described
 	Unsigned  string            `toml:"unsigned"` // without Signature: what was looked for, in a few words
 
 	// Packages origin.

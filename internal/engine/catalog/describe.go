@@ -304,6 +304,9 @@ func (p place) described(f *Flavor, found scope) {
 	if o.Member != "" {
 		p.in("member").form(o.Member, memberForm, "the path of one file in the archive, with * where any name fits")
 	}
+	if o.Install != "" {
+		p.in("install").form(o.Install, partitionForm, "the path of a file below this one's folder, such as deploy/installers/a.toml")
+	}
 	known = known.with("url")
 	if c := o.Checksum; c != nil {
 		p.in("checksum").in("url").templateURL(c.URL, known)

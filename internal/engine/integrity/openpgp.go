@@ -132,8 +132,16 @@ func readSignature(p *packet.OpaquePacket) (s signature) {
 	if len(p.Contents) < 4 {
 		return signature{unreadable: errors.New("it is cut off")}
 	}
-	if v := p.Contents[0]; v != 4 && v != 6 {
-		return signature{unreadable: fmt.Errorf("it is of version %d; 4 and 6 are read", v)}
+	var suffix []byte // what is hashed after the data, of version 3
+	switch v := p.Contents[0]; v {
+	case 4, 6:
+	case 3:
+		var err error
+		if p.Contents, suffix, err = fourOfThree(p.Contents); err != nil {
+			return signature{unreadable: err}
+		}
+	default:
+		return signature{unreadable: fmt.Errorf("it is of version %d; 3, 4 and 6 are read", v)}
 	}
 	// RFC 9580, sections 5.2.3 and 9.5
 	switch p.Contents[3] {
@@ -152,7 +160,27 @@ func readSignature(p *packet.OpaquePacket) (s signature) {
 	if s.Signature, ok = parsed.(*packet.Signature); !ok || err != nil {
 		return signature{unreadable: fmt.Errorf("it cannot be read: %v", err)}
 	}
+	if suffix != nil {
+		s.HashSuffix = suffix
+	}
 	return s
+}
+
+// fourOfThree writes a signature of version 3 (RFC 4880, section 5.2.2), which the library does not read and which some
+// still make, in the form of version 4. suffix is what a signature of version 3 is over besides the data: type and time.
+func fourOfThree(c []byte) (four, suffix []byte, err error) {
+	// version, 5, type, time (4), key id (8), algorithm of the key, of the hash, 16 bits of the hash, numbers
+	if len(c) < 21 || c[1] != 5 {
+		return nil, nil, errors.New("it is cut off")
+	}
+	if c[15] != byte(packet.PubKeyAlgoRSA) {
+		return nil, nil, fmt.Errorf("it is of version 3, by a key of kind %d; such are read by RSA keys only", c[15])
+	}
+	suffix = c[2:7:7]
+	hashed := append([]byte{5, 2}, c[3:7]...)     // signature creation time
+	unhashed := append([]byte{9, 16}, c[7:15]...) // issuer key id
+	four = slices.Concat([]byte{4, c[2], c[15], c[16], 0, byte(len(hashed))}, hashed, []byte{0, byte(len(unhashed))}, unhashed, c[17:])
+	return four, suffix, nil
 }
 
 // candidate is a signature that counts if it is right: its form, its time and its key are.

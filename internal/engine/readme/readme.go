@@ -73,12 +73,14 @@ func Text(c *catalog.Catalog) string {
 	line("flavor", "name", "level", "architectures", "releases")
 	for _, f := range c.Flavors {
 		releases := NotSupported
-		if f.Origin != nil {
-			var versions []string
-			for _, r := range f.Releases {
-				versions = append(versions, r.Version)
-			}
-			releases = strings.Join(versions, ", ")
+		switch {
+		case f.Origin == nil:
+		case f.Origin.Kind == "none":
+			releases = "nothing upstream"
+		case f.Versions != nil:
+			releases = strings.Join(append([]string{"found upstream"}, fixed(f)...), ", ")
+		default:
+			releases = strings.Join(fixed(f), ", ")
 		}
 		arches := make([]string, len(f.Arch))
 		for i, a := range f.Arch {
@@ -97,22 +99,35 @@ var columns = &runewidth.Condition{StrictEmojiNeutral: true}
 
 func cut(s string, width int) string { return columns.Truncate(s, width, "…") }
 
-// JSON is the chart as an array of {id, name, home, level, arch, releases, supported}.
+// fixed are the releases that count without asking upstream.
+func fixed(f catalog.Flavor) []string {
+	versions := []string{}
+	for _, r := range f.Releases {
+		if r.Skip == "" && (f.Versions == nil || r.Pin) {
+			versions = append(versions, r.Version)
+		}
+	}
+	return versions
+}
+
+// JSON is the chart as an array of {id, name, home, level, arch, releases, found, origin}: releases are those of the
+// catalogue, found says that others are found upstream.
 func JSON(c *catalog.Catalog) ([]byte, error) {
 	type row struct {
-		ID        string         `json:"id"`
-		Name      string         `json:"name"`
-		Home      string         `json:"home"`
-		Level     catalog.Level  `json:"level"`
-		Arch      []catalog.Arch `json:"arch"`
-		Releases  []string       `json:"releases"`
-		Supported bool           `json:"supported"`
+		ID       string         `json:"id"`
+		Name     string         `json:"name"`
+		Home     string         `json:"home"`
+		Level    catalog.Level  `json:"level"`
+		Arch     []catalog.Arch `json:"arch"`
+		Releases []string       `json:"releases"`
+		Found    bool           `json:"found"`
+		Origin   string         `json:"origin,omitempty"`
 	}
 	rows := make([]row, 0, len(c.Flavors))
 	for _, f := range c.Flavors {
-		r := row{f.ID, f.Name, f.Home, f.Level, f.Arch, []string{}, f.Origin != nil}
-		for _, release := range f.Releases {
-			r.Releases = append(r.Releases, release.Version)
+		r := row{f.ID, f.Name, f.Home, f.Level, f.Arch, fixed(f), f.Versions != nil, ""}
+		if f.Origin != nil {
+			r.Origin = f.Origin.Kind
 		}
 		rows = append(rows, r)
 	}

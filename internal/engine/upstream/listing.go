@@ -60,8 +60,9 @@ func bucket(body []byte) ([]Entry, error) {
 		return nil, errors.New("the bucket's listing is cut: ask for less, with ?prefix=")
 	}
 	var list []Entry
+	folder := result.Prefix[:strings.LastIndexByte(result.Prefix, '/')+1]
 	add := func(name string, date time.Time) {
-		if name = strings.TrimSuffix(strings.TrimPrefix(name, result.Prefix), "/"); fits(name) {
+		if name = strings.TrimSuffix(strings.TrimPrefix(name, folder), "/"); fits(name) {
 			list = append(list, Entry{name, date})
 		}
 	}
