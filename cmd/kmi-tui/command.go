@@ -80,13 +80,13 @@ environment: nothing was started.`,
 	p.IntVar(&o.jobs, "jobs", 0, "targets worked on at once (default: half the processors)")
 	p.BoolVar(&o.insecure, "insecure", false, "allow plain http to a registry that is not on loopback")
 	p.StringVarP(&o.output, "output", "o", "text", "`FORM` of results: text, json (chart: also markdown)")
-	root.AddCommand(o.chartCommand(), o.checkCommand(), o.doctorCommand(), o.verifyCommand())
+	root.AddCommand(o.chartCommand(), o.checkCommand(), o.doctorCommand(), o.verifyCommand(), o.cacheCommand())
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root
 }
 
 // later are words of the design that have no command yet.
-var later = map[string]bool{"promote": true, "tryme": true, "cache": true, "replay": true}
+var later = map[string]bool{"promote": true, "tryme": true, "replay": true}
 
 // fromEnvironment sets flags that were not given from KMI_NAME.
 func fromEnvironment(flags *pflag.FlagSet) (err error) {
@@ -139,12 +139,8 @@ func (o *options) engine() (*engine.Engine, error) {
 	if o.key != "" {
 		cfg.KeyPEM = nil // the flag wins over the environment
 	}
-	if cfg.Cache == "" {
-		dir, err := os.UserCacheDir()
-		if err != nil {
-			return nil, &engine.NotStarted{Err: event.WithRemedy(err, "name a folder with --cache DIR")}
-		}
-		cfg.Cache = filepath.Join(dir, "kmi-tui")
+	if cfg.Cache, err = o.cacheDir(); err != nil {
+		return nil, err
 	}
 	dir, err := os.UserConfigDir()
 	if err == nil {

@@ -8,10 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -20,6 +24,7 @@ import (
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/trust"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/upstream"
 )
 
 // The tests here use the program as its users do: the built binary, its flags, its exit codes.
@@ -115,7 +120,7 @@ func TestOnATerminalThatNeverAnswers(t *testing.T) {
 
 func TestChartAndCheck(t *testing.T) {
 	u := newUser(t)
-	u.want(0, "19 flavors, no mistakes", "check")
+	u.want(0, "20 flavors, no mistakes", "check")
 	markdown, _ := u.want(0, "[Debian]:https://www.debian.org", "chart", "--output", "markdown")
 	readme, err := os.ReadFile("../../README.md")
 	if err != nil {
@@ -139,7 +144,7 @@ func TestChartAndCheck(t *testing.T) {
 		}
 		return path
 	}
-	bad := write("distros.toml", strings.Replace(strings.Replace(string(catalogue), `id       = "debian"`, `id       = "../debian"`, 1), `"planned"`, `"someday"`, 1))
+	bad := write("distros.toml", strings.Replace(regexp.MustCompile(`(?m)^id( *)= "debian"`).ReplaceAllString(string(catalogue), `id$1= "../debian"`), `"planned"`, `"someday"`, 1))
 	_, said := u.want(2, `"someday" is not a level`, "check", "--catalog", bad)
 	if !strings.Contains(said, bad+":") || !strings.Contains(said, `"../debian"`) {
 		t.Errorf("check says: %s", said)
@@ -157,7 +162,7 @@ func TestWrongUsageStartsNothing(t *testing.T) {
 		says string
 		args []string
 	}{
-		{`selector "debain" fits nothing in distros.toml; there are: almalinux, alpine,`, []string{"--batch", "--only", "debain"}},
+		{`selector "debain" fits nothing in distros.toml; its flavors are: almalinux, alpine,`, []string{"--batch", "--only", "debain"}},
 		{`debian:12/x86_64`, []string{"--batch", "--only", "debian:11"}},
 		{`selector "debian:": write FLAVOR`, []string{"--batch", "--only", "debian:"}},
 		{`level "beta": write one of planned`, []string{"--batch", "--level", "beta"}},
@@ -168,7 +173,7 @@ func TestWrongUsageStartsNothing(t *testing.T) {
 		{`the console needs a terminal`, nil},
 		{`what to do: without one, use --batch`, nil},
 		{`none of the selected targets can be built: debian:12/arm64: not supported yet`, []string{"--batch", "--only", "debian:12/arm64"}},
-		{`none of the selected targets can be built: neutrino: not supported yet`, []string{"--batch", "--only", "neutrino"}},
+		{`none of the selected targets can be built: neutrino: nothing upstream: upstream never published a release`, []string{"--batch", "--only", "neutrino"}},
 		{`mirror "x": write FROM=TO`, []string{"--batch", "--mirror", "x"}},
 		{`does not name a registry`, []string{"--batch", "--registry", "https://x/y"}},
 		{`signing with awskms://x is not supported yet`, []string{"--batch", "--only", "debian:12", "--key", "awskms://x"}},
@@ -247,7 +252,7 @@ func TestRegistryDown(t *testing.T) {
 
 func TestPlanAsJSON(t *testing.T) {
 	u := newUser(t)
-	out, _ := u.want(0, "", "--batch", "--plan", "--output", "json", "--registry", "dir:"+filepath.Join(u.home, "images"))
+	out, _ := u.want(0, "", "--batch", "--plan", "--only", "debian", "--output", "json", "--registry", "dir:"+filepath.Join(u.home, "images"))
 	seen := map[string]string{}
 	for _, line := range strings.Split(strings.TrimSpace(out), "\n") {
 		var p map[string]any
@@ -276,6 +281,43 @@ func TestPlanAsJSON(t *testing.T) {
 	}
 	if entries, _ := os.ReadDir(filepath.Join(u.home, ".config")); len(entries) > 0 {
 		t.Error("a plan made a key")
+	}
+}
+
+// Every upstream is asked through a mirror; what it has of a row is in the plan, and what is wrong with one row is that
+// row's alone.
+func TestPlanThroughAMirror(t *testing.T) {
+	recorded := upstream.Recorded{FS: os.DirFS("../../internal/engine/upstream/testdata/recorded")}
+	var down atomic.Bool
+	mirror := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+		r.URL.Host, r.URL.Path = host, "/"+rest
+		resp, err := recorded.RoundTrip(r)
+		if err != nil || down.Load() {
+			http.NotFound(w, r)
+			return
+		}
+		for k, v := range resp.Header {
+			w.Header()[k] = v
+		}
+		w.WriteHeader(resp.StatusCode)
+		_, _ = io.Copy(w, resp.Body)
+	}))
+	defer mirror.Close()
+	u := newUser(t)
+	args := []string{"--batch", "--plan", "--only", "amazonlinux,neutrino,pfsense", "--mirror", "https://=" + mirror.URL + "/", "--registry", "dir:" + filepath.Join(u.home, "images")}
+	out, _ := u.want(0, "", args...)
+	for _, want := range []string{"amazonlinux:2023/x86_64  none   not supported yet: customising a disk that upstream made", "2023.12.20260909.0, of 2026-09-09, 1.9 GiB, checksum over TLS only",
+		"amazonlinux:2 ", "left out: end of life since 2026-06-30", "neutrino ", "nothing upstream: upstream never published a release", "restricted: the EULA", "0 to build, 5 with nothing to do, 0 that cannot be decided"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in:\n%s", want, out)
+		}
+	}
+	u.want(0, "done up to resolve", "--batch", "--until", "resolve", "--only", "amazonlinux:2023", "--mirror", "https://="+mirror.URL+"/")
+	down.Store(true)
+	out, _ = u.want(1, "", args...)
+	if !strings.Contains(out, "404 Not Found") || !strings.Contains(out, "nothing upstream") {
+		t.Errorf("%s", out)
 	}
 }
 
@@ -379,4 +421,52 @@ func signal(t *testing.T, r *running, s syscall.Signal) {
 	if err := r.Process.Signal(s); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func TestCacheCommand(t *testing.T) {
+	u := newUser(t)
+	u.want(2, "the first run makes it; name another folder with --cache DIR", "cache")
+	dir := filepath.Join(u.home, ".cache/kmi-tui")
+	blob := strings.Repeat("ab", 32)
+	old := time.Now().AddDate(0, 0, -40)
+	for path, data := range map[string]string{
+		"blobs/sha256/ab/" + blob: "a package", "downloads/x.part": "half a disk", "downloads/x.part.json": `{"url":"https://example.org/\u001b[31mdisk.iso"}`,
+	} {
+		path = filepath.Join(dir, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(data), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(path, old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, _ := u.want(0, "1 files that disks are built from", "cache")
+	if !strings.Contains(out, "https://example.org/disk.iso") || !strings.Contains(out, "40 days ago") || !strings.Contains(out, "total") || strings.Contains(out, "\x1b") {
+		t.Errorf("%s", out)
+	}
+	u.want(2, "--older 3: write hours, days or weeks: 12h, 30d, 8w", "cache", "prune", "--older", "3")
+	u.want(2, "--keep", "cache", "prune", "--keep", "much")
+	u.want(2, "--output yaml: write one of text, json", "cache", "--output", "yaml")
+	u.want(2, "there is no cache", "cache", "prune", "--cache", filepath.Join(u.home, "elsewhere"))
+	u.want(0, "nothing to remove", "cache", "prune", "--older", "8w")
+	u.want(0, "nothing was removed: --dry-run", "cache", "prune", "--dry-run")
+	var result struct {
+		Cache   string                            `json:"cache"`
+		Removed []struct{ Kind, Path, Of string } `json:"removed"`
+		Total   int64                             `json:"total"`
+		DryRun  bool                              `json:"dry_run"`
+	}
+	out, _ = u.want(0, "", "cache", "prune", "--output", "json")
+	if err := json.Unmarshal([]byte(out), &result); err != nil || len(result.Removed) != 2 || result.Total == 0 || result.DryRun || result.Cache != dir {
+		t.Errorf("%v: %s", err, out)
+	}
+	for _, name := range []string{"blobs/sha256/ab/" + blob, "downloads/x.part", "downloads/x.part.json"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is still there", name)
+		}
+	}
+	u.want(0, `"entries": []`, "cache", "-o", "json")
 }

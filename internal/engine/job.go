@@ -25,6 +25,7 @@ import (
 	"github.com/ContainerCraft/kmi-tui/internal/engine/disk"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/fetch"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/integrity"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/publish"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/trust"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/upstream"
@@ -280,38 +281,52 @@ func (j *job) fetch(ctx context.Context, scope *event.Scope) (string, error) {
 // fetchFile downloads a file of upstream's, verifies it and unpacks it, in one pass.
 func (j *job) fetchFile(ctx context.Context, scope *event.Scope) (string, error) {
 	s, f := j.snapshot, j.snapshot.File
-	img := fetch.Image{URL: s.URL, Size: s.Size, Sums: f.Sums, DiskSums: f.DiskSums, Pack: f.Pack, Member: f.Member}
-	signer := ""
+	img := fetch.Image{URL: s.URL, Size: s.Size, Sums: texts(f.Sums), DiskSums: texts(f.DiskSums), Pack: f.Pack, Member: f.Member}
+	var stream *integrity.Stream
 	if seal := f.Seal; seal != nil {
-		img.Sealed = strings.Join(seal.Keys, " ")
-		img.Watch = func() ([]fetch.Watcher, error) {
-			stream, err := j.e.cfg.Ring.Stream(seal.Kind, seal.Signature, seal.Keys, j.e.cfg.Now())
-			if err != nil {
-				return nil, err
+		img.Checks = []fetch.Check{{Disk: seal.Disk, Name: sealName(seal), New: func() io.WriteCloser {
+			var err error
+			if stream, err = j.e.cfg.Ring.Stream(seal.Kind, seal.Signature, seal.Keys, j.e.cfg.Now()); err != nil {
+				return refusing{err}
 			}
-			return []fetch.Watcher{{Writer: stream, Disk: seal.Disk, Abort: stream.Abort, Close: func() error {
-				err := stream.Close()
-				signer = stream.Signer()
-				return err
-			}}}, nil
-		}
+			return stream
+		}}}
 	}
 	got, err := j.e.images.Image(ctx, img, scope)
 	if err != nil {
 		return "", err
 	}
 	if got.Cached {
-		return "", event.Skipf("%s (%s) is in the cache, verified on %s", s.Build, fetch.Size(got.Size), got.Time.Format("2006-01-02"))
+		return "", event.Skipf("%s (%s) is in the cache, verified before", s.Build, fetch.Size(got.Size))
 	}
-	if signer != "" {
-		s.Signature = "verified " + signer
+	if stream != nil {
+		s.Signature = "verified " + stream.Signer()
 		j.plan.Upstream.Signature = s.Signature
 	}
-	what := fetch.Size(got.Served)
-	if got.Size != got.Served {
+	what := fetch.Size(got.ServedSize)
+	if got.Size != got.ServedSize {
 		what += ", " + fetch.Size(got.Size) + " unpacked"
 	}
 	return fmt.Sprintf("%s, %s, %s", what, clipSum(s.Checksum), keyIDs(s.Signature)), nil
+}
+
+// sealName tells signatures and the keys that count apart.
+func sealName(s *upstream.Seal) string {
+	sum := sha256.Sum256(s.Signature)
+	return fmt.Sprintf("%s signature %x by %s", s.Kind, sum[:16], keyIDs(strings.Join(s.Keys, " or ")))
+}
+
+// refusing is a check that cannot begin.
+type refusing struct{ err error }
+
+func (r refusing) Write([]byte) (int, error) { return 0, r.err }
+func (r refusing) Close() error              { return r.err }
+
+func texts[T fmt.Stringer](list []T) (out []string) {
+	for _, v := range list {
+		out = append(out, v.String())
+	}
+	return out
 }
 
 // clipSum shortens a checksum for lines that people read.

@@ -171,7 +171,7 @@ func TestFetchesWhatUpstreamPublishes(t *testing.T) {
 	run("the signature is missing")
 	m.break_ = nil
 	m.extra[name+".sig"] = sign([]byte("something else"))
-	run("the signature was not accepted")
+	run("is wrong: the data or the signature was changed")
 	m.extra[name+".sig"] = sign(packed.Bytes())
 	m.extra[name+".sha256"] = fmt.Appendf(nil, "%x  a-2.raw.gz\n", sha256.Sum256(disk))
 	run("expected sha256:")
@@ -179,7 +179,7 @@ func TestFetchesWhatUpstreamPublishes(t *testing.T) {
 	if r := run("390.6 KiB unpacked, sha256:"); r.State != event.Finished && r.State != "" {
 		t.Errorf("%+v", r)
 	}
-	run("is in the cache, verified on")
+	run("is in the cache, verified before")
 	if blob, err := os.ReadFile(e.cache.Blob(fmt.Sprintf("%x", sha256.Sum256(disk)))); err != nil || !bytes.Equal(blob, disk) {
 		t.Errorf("%d bytes, %v", len(blob), err)
 	}

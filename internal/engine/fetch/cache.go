@@ -22,7 +22,10 @@ import (
 
 // Cache is a folder that many runs share. Whatever stands in it under its final name is complete: everything is written
 // under another name first and renamed.
-type Cache struct{ dir string }
+type Cache struct {
+	dir     string
+	session *flock.Flock // says to others that somebody uses the cache
+}
 
 // OpenCache opens the cache in dir, makes it if need be, and removes the work folders that dead runs left behind.
 func OpenCache(dir string) (*Cache, error) {
@@ -30,11 +33,14 @@ func OpenCache(dir string) (*Cache, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cache{dir}
-	for _, sub := range []string{"blobs/sha256", "work", "locks", "records", "logs"} {
+	c := &Cache{dir: dir}
+	for _, sub := range []string{"blobs/sha256", "downloads", "work", "locks", "records", "logs"} {
 		if err := os.MkdirAll(c.Path(sub), 0o755); err != nil {
 			return nil, Explain(err, dir)
 		}
+	}
+	if err := c.open(); err != nil {
+		return nil, err
 	}
 	c.sweep()
 	return c, nil
@@ -128,8 +134,14 @@ func removeAll(dir string) {
 // Load reads the record of that kind and key into v; it reports whether there is one. A record that cannot be read
 // counts as absent: its stage runs again.
 func (c *Cache) Load(kind, key string, v any) bool {
-	data, err := os.ReadFile(c.record(kind, key))
-	return err == nil && json.Unmarshal(data, v) == nil
+	defer c.share()()
+	path := c.record(kind, key)
+	data, err := os.ReadFile(path)
+	if err != nil || json.Unmarshal(data, v) != nil {
+		return false
+	}
+	touch(path)
+	return true
 }
 
 // Store writes the record of that kind and key.

@@ -1,20 +1,19 @@
 package fetch
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -39,7 +38,19 @@ type Fetcher struct {
 	Parallel int           // downloads at once; 0 means 8
 	Backoff  time.Duration // before the second try; doubled each time; 0 means 500 ms
 	Tries    int           // 0 means 4
+	Stall    time.Duration // how long a connection may bring nothing; 0 means 30 s
 }
+
+func (f *Fetcher) client() *http.Client {
+	if f.Client == nil {
+		return defaultClient
+	}
+	return f.Client
+}
+
+func (f *Fetcher) backoff() time.Duration { return cmp.Or(f.Backoff, 500*time.Millisecond) }
+func (f *Fetcher) tries() int             { return cmp.Or(f.Tries, 4) }
+func (f *Fetcher) stall() time.Duration   { return cmp.Or(f.Stall, 30*time.Second) }
 
 // NewClient returns a client that follows proxies of the environment, gives up on silent servers, and refuses to be
 // redirected from https to http.
@@ -50,14 +61,19 @@ func NewClient() *http.Client {
 	t.DisableCompression = true
 	return &http.Client{Transport: t, CheckRedirect: func(req *http.Request, via []*http.Request) error {
 		if len(via) >= 10 {
-			return errors.New("more than 10 redirects")
+			return &redirectError{"more than 10 redirects"}
 		}
-		if via[0].URL.Scheme == "https" && req.URL.Scheme != "https" {
-			return fmt.Errorf("redirected from %s to %s: refused, it would give up https", via[0].URL.Redacted(), req.URL.Redacted())
+		if from := via[len(via)-1].URL; from.Scheme == "https" && req.URL.Scheme != "https" {
+			return &redirectError{fmt.Sprintf("redirected from %s to %s: refused, it would give up https", from.Redacted(), req.URL.Redacted())}
 		}
 		return nil
 	}}
 }
+
+// redirectError is a redirect that is not followed.
+type redirectError struct{ why string }
+
+func (r *redirectError) Error() string { return r.why }
 
 var hex64 = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
@@ -67,6 +83,8 @@ func (f *Fetcher) All(ctx context.Context, items []Item, scope *event.Scope) err
 	var total, done atomic.Int64
 	var missing []Item
 	seen := map[string]bool{}
+	let := f.Cache.share()
+	defer func() { let() }()
 	for _, it := range items {
 		if !hex64.MatchString(it.SHA256) {
 			return fmt.Errorf("%s: %q is no SHA-256", it.URL, it.SHA256)
@@ -75,12 +93,14 @@ func (f *Fetcher) All(ctx context.Context, items []Item, scope *event.Scope) err
 			continue
 		}
 		seen[it.SHA256] = true
-		if info, err := os.Stat(f.Cache.Blob(it.SHA256)); err == nil && info.Size() == it.Size {
+		if f.Cache.has(it.SHA256, it.Size) {
 			continue
 		}
 		missing = append(missing, it)
 		total.Add(it.Size)
 	}
+	let()
+	let = func() {}
 	if len(missing) == 0 {
 		return event.Skipf("all %d files (verified SHA-256) are in the cache", len(seen))
 	}
@@ -127,43 +147,28 @@ func (f *Fetcher) one(ctx context.Context, it Item, scope *event.Scope, progress
 		return err
 	}
 	defer func() { _ = lock.Unlock() }()
-	if info, err := os.Stat(blob); err == nil && info.Size() == it.Size {
+	let := f.Cache.share()
+	there := f.Cache.has(it.SHA256, it.Size)
+	let()
+	if there {
 		progress(it.Size)
 		return nil
 	}
-	return f.retry(ctx, it.URL, scope, func() error { return f.try(ctx, it, blob, progress) })
-}
-
-// retry tries until it works, waiting longer each time, or until another try would not help.
-func (f *Fetcher) retry(ctx context.Context, address string, scope *event.Scope, try func() error) error {
-	tries, wait := f.Tries, f.Backoff
-	if tries == 0 {
-		tries = 4
-	}
-	if wait == 0 {
-		wait = 500 * time.Millisecond
-	}
-	for n := 1; ; n++ {
-		err := try()
-		if err == nil {
-			return nil
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
+	tries, wait := f.tries(), f.backoff()
+	for try := 1; ; try++ {
+		err := f.try(ctx, it, blob, progress)
+		if err == nil || ctx.Err() != nil {
+			return err
 		}
 		var final *finalError
 		if errors.As(err, &final) {
 			return final.error
 		}
-		if n >= tries {
-			return event.WithRemedy(fmt.Errorf("%s: %w (tried %d times)", address, err, n), "%s", remedy(err, address))
+		if try >= tries || isFinal(err) {
+			return event.WithRemedy(fmt.Errorf("%s: %w (tried %d times)", it.URL, err, try), "%s", remedy(err, it.URL))
 		}
-		var after *retryAfter
-		pause := wait/2 + rand.N(wait)
-		if errors.As(err, &after) && after.wait > pause {
-			pause = min(after.wait, time.Minute)
-		}
-		scope.Logf("%s: %v; trying again in %s", address, err, pause.Round(time.Millisecond))
+		pause := pauseFor(err, wait)
+		scope.Logf("%s: %v; trying again in %s", it.URL, err, pause.Round(time.Millisecond))
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
@@ -176,23 +181,11 @@ func (f *Fetcher) retry(ctx context.Context, address string, scope *event.Scope,
 // finalError is an error that another try would not mend.
 type finalError struct{ error }
 
+func (f *finalError) Unwrap() error { return f.error }
+
 type retryAfter struct {
 	status string
 	wait   time.Duration
-}
-
-// refused is the error of a server that does not serve. Retry-After is a number of seconds or a date (RFC 9110).
-func refused(resp *http.Response, address string) error {
-	if resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode < 500 {
-		return &finalError{event.WithRemedy(fmt.Errorf("%s: the server answered %s", address, resp.Status), "%s", remedy(nil, address))}
-	}
-	r := &retryAfter{status: resp.Status}
-	if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil {
-		r.wait = time.Duration(s) * time.Second
-	} else if t, err := http.ParseTime(resp.Header.Get("Retry-After")); err == nil {
-		r.wait = time.Until(t)
-	}
-	return r
 }
 
 func (r *retryAfter) Error() string { return "the server answered " + r.status }
@@ -224,11 +217,7 @@ func (f *Fetcher) try(ctx context.Context, it Item, blob string, progress func(i
 		if have > 0 {
 			req.Header.Set("Range", fmt.Sprintf("bytes=%d-", have))
 		}
-		client := f.Client
-		if client == nil {
-			client = defaultClient
-		}
-		resp, err := client.Do(req)
+		resp, err := f.client().Do(req)
 		if err != nil {
 			return err
 		}
@@ -251,8 +240,10 @@ func (f *Fetcher) try(ctx context.Context, it Item, blob string, progress func(i
 		case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable:
 			_ = os.Remove(blob + ".part")
 			return errors.New("the server's file is shorter than what was downloaded of it")
+		case resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode >= 500:
+			return &retryAfter{resp.Status, parseRetryAfter(resp.Header.Get("Retry-After"), time.Now())}
 		default:
-			return refused(resp, it.URL)
+			return &finalError{event.WithRemedy(fmt.Errorf("%s: the server answered %s", it.URL, resp.Status), "%s", remedy(nil, it.URL))}
 		}
 		progress(have)
 		n, err := io.Copy(io.MultiWriter(part, sum), &meter{io.LimitReader(resp.Body, it.Size-have+1), progress})
@@ -281,6 +272,7 @@ func (f *Fetcher) try(ctx context.Context, it Item, blob string, progress func(i
 		}
 		return fmt.Errorf("expected %d bytes with sha256:%s, got %s", it.Size, it.SHA256, what)
 	}
+	touch(part.Name())
 	if err := os.Rename(part.Name(), blob); err != nil {
 		return &finalError{Explain(err, f.Cache.Dir())}
 	}

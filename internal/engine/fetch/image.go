@@ -4,480 +4,456 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
-	"net/http"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
-	"github.com/ContainerCraft/kmi-tui/internal/engine/integrity"
 )
 
-// Image is a file to download, and to unpack in the same pass if it is packed.
+// Image is a file to download and, if it is packed, to unpack in the same pass.
 type Image struct {
 	URL      string
-	Size     int64           // bytes as it is served; 0: not known
-	Sums     []integrity.Sum // of the file as it is served; all have to be right
-	DiskSums []integrity.Sum // of what comes out
-	Pack     string          // "", "gz", "xz", "bz2", "zst"
-	Member   string          // glob over the path of the one file wanted of a tar archive; "": it is none
-	Max      int64           // most bytes that may come out; 0: 64 GiB
-	Sealed   string          // what Watch verifies, in words: an image that was kept without it does not count
-	Watch    func() ([]Watcher, error)
+	Size     int64    // bytes as served; 0: not known
+	Sums     []string // "sha256:HEX", "sha512:HEX" of the file as served; all have to fit
+	Pack     string   // "" (not packed), "gz", "xz", "bz2", "zst"
+	Member   string   // pattern (path.Match) of the cleaned name of the one file wanted of a tar archive; "": not a tar archive
+	DiskSums []string // like Sums, of what comes out
+	Max      int64    // most bytes that may be served, and that may come out, a whole archive's included; 0: 64 GiB
+	Checks   []Check  // what the bytes have to pass besides, signatures say
 }
 
-// Watcher sees a file go by and says at its end whether it is right: a signature. Each try has new ones.
-type Watcher struct {
-	io.Writer
-	Disk  bool         // it sees what comes out, not what is served
-	Close func() error // after the last byte
-	Abort func()       // instead of Close
+// Check is one more reader of an Image's bytes, which says in the end whether they are right.
+type Check struct {
+	// Name says what is checked and with what, and differs where the answer might: a digest of the signature and the
+	// fingerprints that count. It is part of what the cache remembers, and of errors.
+	Name string
+	Disk bool // reads what comes out instead of what is served
+	// New makes the reader for a pass; a download that starts over takes another one. It sees every byte in order, from
+	// one goroutine. Close is called once in any case; its error, or one of Write, refuses the file if the pass came to
+	// its end.
+	New func() io.WriteCloser
 }
 
-// Fetched is a downloaded image, a blob of the cache.
+// Fetched is an image in the cache: verified, and never changed again.
 type Fetched struct {
-	Path   string    `json:"-"`
-	SHA256 string    `json:"sha256"` // of what came out, hex; the blob's name
-	Size   int64     `json:"size"`   // bytes of it
-	Served int64     `json:"served"` // bytes that were served
-	URL    string    `json:"url"`
-	Time   time.Time `json:"time"`
-	Cached bool      `json:"-"` // it was there: nobody was asked
+	Path       string `json:"-"`           // of the blob, which is read-only
+	SHA256     string `json:"sha256"`      // of what came out, hex; the blob's name
+	Size       int64  `json:"size"`        // of what came out, bytes
+	Served     string `json:"served"`      // SHA-256 of the file as served, hex
+	ServedSize int64  `json:"served_size"` // bytes
+	URL        string `json:"url"`         // where it came from
+	Cached     bool   `json:"-"`           // nothing was to be downloaded
+}
+
+// record is what the cache remembers of an image, and of its blob, so that changes to it are seen.
+type record struct {
+	Fetched
+	Inode    uint64    `json:"inode"`
+	Modified time.Time `json:"modified"`
+	Boot     string    `json:"boot"` // of the machine: what was written before a crash may not have reached the disk
 }
 
 const (
-	defaultMax = 64 << 30
-	silence    = 30 * time.Second // without a byte, after which a try ends
+	fetchedKind = "fetched" // of records
+	maxImage    = 64 << 30
 )
 
-// key names what is asked for: the same file from anywhere.
-func (i Image) key() string {
-	h := sha256.New()
-	for _, s := range i.Sums {
-		fmt.Fprintln(h, "served", s)
+// normal checks the image and brings it into the form that keys are made of.
+func (i Image) normal() (Image, error) {
+	var err error
+	if i.Sums, err = normalSums(i.Sums); err != nil {
+		return i, fmt.Errorf("%s: %w", i.URL, err)
 	}
-	for _, s := range i.DiskSums {
-		fmt.Fprintln(h, "disk", s)
+	if i.DiskSums, err = normalSums(i.DiskSums); err != nil {
+		return i, fmt.Errorf("%s: %w", i.URL, err)
 	}
-	fmt.Fprintln(h, i.Pack, i.Member, i.Sealed)
-	return hex.EncodeToString(h.Sum(nil)[:16])
-}
-
-// Image makes an image a blob of the cache: it downloads, hashes, verifies and unpacks in one pass, and goes on where an
-// earlier try or run stopped. What does not agree with every checksum and watcher is not kept. Without a checksum it is
-// refused. An image that is there already is not asked for again.
-func (f *Fetcher) Image(ctx context.Context, img Image, scope *event.Scope) (*Fetched, error) {
-	if len(img.Sums) == 0 {
-		return nil, fmt.Errorf("%s: refused: nothing says what its checksum has to be", img.URL)
+	if i.Pack != "" && packs[i.Pack] == "" {
+		return i, fmt.Errorf("%s: %q is no compression that is known here: gz, xz, bz2, zst", i.URL, i.Pack)
 	}
-	for _, s := range append(append([]integrity.Sum(nil), img.Sums...), img.DiskSums...) {
-		if s.New() == nil {
-			return nil, fmt.Errorf("%s: %s is no checksum that can be verified", img.URL, s)
+	if _, err := path.Match(i.Member, ""); err != nil {
+		return i, fmt.Errorf("%s: the pattern %q of the member: %w", i.URL, i.Member, err)
+	}
+	if len(i.Sums)+len(i.Checks) == 0 {
+		return i, event.WithRemedy(fmt.Errorf("%s: there is neither a checksum nor a signature to verify it with", i.URL), "nothing unverified is downloaded: name where upstream publishes the checksum")
+	}
+	for _, c := range i.Checks {
+		if c.Name == "" || c.New == nil {
+			return i, fmt.Errorf("%s: a check without a name or without a reader", i.URL)
 		}
 	}
-	key := img.key()
-	unlock, err := f.Cache.Lock(ctx, "image-"+key, scope)
+	if i.Max <= 0 {
+		i.Max = maxImage
+	}
+	if i.Size < 0 || i.Size > i.Max {
+		return i, fmt.Errorf("%s: a size of %d bytes; at most %d are allowed", i.URL, i.Size, i.Max)
+	}
+	return i, nil
+}
+
+// packed reports whether what comes out is not what is served.
+func (i *Image) packed() bool { return i.Pack != "" || i.Member != "" }
+
+// keys are the names of the download, which mirrors of a file share where a checksum says that it is the same one, and
+// of the record.
+func (i *Image) keys() (download, record string) {
+	key := func(groups ...[]string) string {
+		h := sha256.New()
+		for _, g := range groups {
+			g = slices.Clone(g)
+			slices.Sort(g)
+			fmt.Fprintf(h, "%q\n", g)
+		}
+		return hex.EncodeToString(h.Sum(nil))
+	}
+	what := i.Sums
+	if len(what) == 0 {
+		what = []string{i.URL}
+	}
+	var checks []string
+	for _, c := range i.Checks {
+		checks = append(checks, fmt.Sprintf("%v %s", c.Disk, c.Name))
+	}
+	return key(what), key(what, i.DiskSums, []string{i.Pack}, []string{i.Member}, checks)
+}
+
+// Image makes the image a blob of the cache and returns it. What every checksum and check agreed to before is answered
+// at once, without a request. Errors name the URL and carry a remedy; nothing that is not verified stays but the part of
+// a download that can go on.
+func (f *Fetcher) Image(ctx context.Context, img Image, scope *event.Scope) (*Fetched, error) {
+	img, err := img.normal()
+	if err != nil {
+		return nil, err
+	}
+	download, key := img.keys()
+	if got := f.Cache.fetched(ctx, key, &img, scope); got != nil {
+		return got, nil
+	}
+	unlock, err := f.Cache.Lock(ctx, "image-"+download, scope)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	var known Fetched
-	if f.Cache.Load("images", key, &known) && hex64.MatchString(known.SHA256) {
-		known.Path, known.Cached = f.Cache.Blob(known.SHA256), true
-		if info, err := os.Stat(known.Path); err == nil && info.Size() == known.Size {
-			return &known, nil
+	if got := f.Cache.fetched(ctx, key, &img, scope); got != nil {
+		return got, nil
+	}
+	got, err := f.image(ctx, &img, f.Cache.Path("downloads", download+".part"), scope)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
 		}
+		err = fmt.Errorf("%s: %w", img.URL, err)
+		var r *event.Remedied
+		if !errors.As(err, &r) {
+			err = event.WithRemedy(err, "%s", remedy(err, img.URL))
+		}
+		return nil, err
 	}
-	if err := os.MkdirAll(f.Cache.Path("downloads"), 0o755); err != nil {
-		return nil, Explain(err, f.Cache.Dir())
-	}
-	if img.Size > 0 {
-		if err := Space(f.Cache.Dir(), img.Size, "the download"); err != nil {
+	f.Cache.remember(key, got)
+	scope.Logf("%s %s sha256:%s verified", img.URL, Size(got.ServedSize), got.Served)
+	return got, nil
+}
+
+// image downloads in as many passes as it takes: another one from the beginning after a file that turned out wrong, and
+// where a server cannot go on.
+func (f *Fetcher) image(ctx context.Context, img *Image, part string, scope *event.Scope) (*Fetched, error) {
+	s := &source{f: f, img: img, scope: scope, path: part, limit: img.Max}
+	for again := false; ; {
+		got, err := f.pass(ctx, s)
+		switch {
+		case err == nil, ctx.Err() != nil:
+			return got, err
+		case errors.Is(err, errRestart):
+		case isWrong(err):
+			if again {
+				_ = s.forget()
+				return nil, event.WithRemedy(err, "the server has another file than the checksum is of: try again later, or name a mirror with --mirror FROM=TO")
+			}
+			again = true
+			scope.Logf("%s: %v; downloading it once more from the beginning", img.URL, err)
+		default:
+			var refused *refusal
+			if errors.As(err, &refused) {
+				_ = s.forget()
+				err = event.WithRemedy(err, "do not use this file; tell its publisher, or correct the catalogue if it allows too little")
+			}
+			return nil, err
+		}
+		if err := s.forget(); err != nil {
 			return nil, err
 		}
 	}
-	d := &download{f: f, img: img, part: f.Cache.Path("downloads", key+".part"), scope: scope}
-	var done *Fetched
-	wrong := false
-	err = f.retry(ctx, img.URL, scope, func() error {
-		var err error
-		if done, err = d.try(ctx); err == nil {
-			return nil
+}
+
+// pass reads the file once from its beginning: from what is on disk of it, then from the network, to the checksums, the
+// part, the checks, and through the unpacking.
+func (f *Fetcher) pass(ctx context.Context, s *source) (*Fetched, error) {
+	img := s.img
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	defer s.end()
+	if err := s.begin(ctx); err != nil {
+		return nil, err
+	}
+	if s.total >= 0 {
+		need := s.total - s.kept
+		if img.packed() {
+			need += s.total // what comes out is hardly less
 		}
-		var mismatch *mismatchError
-		if errors.As(err, &mismatch) {
-			d.forget()
-			if wrong { // twice is no accident
-				return &finalError{event.WithRemedy(fmt.Errorf("%s: %w", img.URL, err), "nothing of it is kept; look at %s, or name another mirror with --mirror FROM=TO", img.URL)}
-			}
-			wrong = true
-		}
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	d.forget()
-	if err := f.Cache.Store("images", key, done); err != nil {
-		return nil, err
-	}
-	return done, nil
-}
-
-// mismatchError is the error of a file that is not what it has to be.
-type mismatchError struct{ error }
-
-func (m *mismatchError) Unwrap() error { return m.error }
-
-// download is one image on its way. The part file holds what was served so far; it outlives the process.
-type download struct {
-	f     *Fetcher
-	img   Image
-	part  string
-	scope *event.Scope
-}
-
-// served is what the part file was served by.
-type served struct{ URL, ETag, Modified string }
-
-// validator is what If-Range needs (RFC 9110, section 13.1.5): a weak one does not do.
-func (s served) validator() string {
-	if s.ETag != "" && !strings.HasPrefix(s.ETag, "W/") {
-		return s.ETag
-	}
-	return s.Modified
-}
-
-func (d *download) forget() {
-	_ = os.Remove(d.part)
-	_ = os.Remove(d.part + ".json")
-	_ = os.Remove(d.part + ".out")
-}
-
-// try downloads what is missing. What is there already goes the same way first.
-func (d *download) try(ctx context.Context) (*Fetched, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	part, err := os.OpenFile(d.part, os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return nil, &finalError{Explain(err, d.f.Cache.Dir())}
-	}
-	defer part.Close()
-	info, err := part.Stat()
-	if err != nil {
-		return nil, &finalError{err}
-	}
-	have := info.Size()
-	var from served
-	if data, err := os.ReadFile(d.part + ".json"); have > 0 && (err != nil || json.Unmarshal(data, &from) != nil || from.validator() == "") {
-		have = 0 // nobody could tell whether the rest belongs to it
-	}
-	resp, have, err := d.ask(ctx, have, from)
-	if err != nil {
-		return nil, err
-	}
-	if resp != nil {
-		defer resp.Body.Close()
-	}
-	if have == 0 {
-		if err := part.Truncate(0); err != nil {
+		if err := Space(f.Cache.Dir(), need, "the download"); err != nil {
 			return nil, &finalError{err}
 		}
 	}
-	p, err := d.pipeline(ctx)
+	full := func(err error) { stop(&finalError{Explain(err, f.Cache.Dir())}) }
+	file, err := os.OpenFile(s.path, os.O_CREATE|os.O_WRONLY, 0o644)
 	if err != nil {
-		return nil, &finalError{err}
+		return nil, &finalError{Explain(err, f.Cache.Dir())}
 	}
-	defer p.abort()
-	d.scope.Progress(0, d.img.Size, "bytes")
-	if have > 0 {
-		d.scope.Logf("going on after %s that are there", Size(have))
-		if _, err := io.CopyBuffer(struct{ io.Writer }{p}, io.LimitReader(part, have), make([]byte, chunk)); err != nil {
-			return nil, p.explain(ctx, err)
-		}
-		d.scope.Progress(have, d.img.Size, "bytes")
-	}
-	total := have
-	if resp != nil {
-		stall := time.AfterFunc(silence, func() { cancel(fmt.Errorf("no byte came for %s", silence)) })
-		defer stall.Stop()
-		total, err = d.receive(io.MultiWriter(part, p), &meter{resp.Body, func(n int64) {
-			if n > 0 {
-				stall.Reset(silence)
-			}
-		}}, have)
+	part := &sparse{f: file, skip: s.kept}
+	out := s.path
+	var u *unpacker
+	if img.packed() {
+		work, release, err := f.Cache.Work("fetch")
 		if err != nil {
-			return nil, p.explain(ctx, err)
+			_ = part.close()
+			return nil, &finalError{err}
+		}
+		defer release()
+		out = filepath.Join(work, "disk")
+		if u, err = newUnpacker(ctx, img.Pack, s.scope); err != nil {
+			_ = part.close()
+			return nil, &finalError{err}
 		}
 	}
-	return p.finish(ctx, part, total)
-}
-
-// receive copies what is served and reports how far it is.
-func (d *download) receive(to io.Writer, from io.Reader, have int64) (int64, error) {
-	buf := make([]byte, chunk)
-	for total := have; ; {
-		n, err := from.Read(buf)
-		if n > 0 {
-			if d.img.Size > 0 && total+int64(n) > d.img.Size {
-				return total, &mismatchError{fmt.Errorf("expected %d bytes, got more", d.img.Size)}
+	servedChecks, diskChecks := newChecks(img.Checks, false), newChecks(img.Checks, true)
+	sinks := slices.Concat([]*sink{{w: part, fail: full}}, servedChecks.sinks())
+	var served, disk sums
+	var size int64
+	var unpackErr error
+	unpacked := make(chan struct{})
+	if u == nil {
+		served = newSums(img.Sums, img.DiskSums)
+		disk = served
+		sinks = slices.Concat(sinks, served.sinks(), diskChecks.sinks())
+		close(unpacked)
+	} else {
+		served, disk = newSums(img.Sums), newSums(img.DiskSums)
+		sinks = slices.Concat(sinks, served.sinks(), []*sink{{w: u.in, end: func() { _ = u.in.Close() }}})
+		go func() {
+			defer close(unpacked)
+			defer u.close()
+			size, unpackErr = unpack(&cancelled{ctx, u.out}, img, out, full, slices.Concat(disk.sinks(), diskChecks.sinks()))
+			var refused *refusal
+			if errors.As(unpackErr, &refused) {
+				stop(unpackErr)
 			}
-			if _, err := to.Write(buf[:n]); err != nil {
-				return total, err
-			}
-			total += int64(n)
-			d.scope.Progress(total, d.img.Size, "bytes")
-		}
-		if errors.Is(err, io.EOF) {
-			if d.img.Size > 0 && total < d.img.Size {
-				return total, fmt.Errorf("the connection ended after %d of %d bytes", total, d.img.Size)
-			}
-			return total, nil
-		}
-		if err != nil {
-			return total, err
-		}
+		}()
 	}
-}
-
-// explain tells why a try ended early: the disk is full, somebody gave up, what came is wrong, or the server.
-func (p *pipeline) explain(ctx context.Context, err error) error {
-	wrong := p.fan.ctx.Err() != nil && ctx.Err() == nil
-	if wrong {
-		err = context.Cause(p.fan.ctx)
-	}
-	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return &finalError{Explain(err, p.d.f.Cache.Dir())}
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	case wrong:
-		return &mismatchError{err}
-	}
-	return err
-}
-
-// ask sends the request for what is missing, and says how much of what is there it goes on after. The response is nil if
-// nothing is missing.
-func (d *download) ask(ctx context.Context, have int64, from served) (*http.Response, int64, error) {
-	if have > 0 && have == d.img.Size {
-		return nil, have, nil
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.img.URL, nil)
+	n, err := pump(s, sinks...)
 	if err != nil {
-		return nil, 0, &finalError{err}
+		stop(err) // ends the unpacking, too
 	}
-	req.Header.Set("User-Agent", "kmi-tui")
-	if have > 0 {
-		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", have))
-		req.Header.Set("If-Range", from.validator())
+	<-unpacked
+	cerr := part.close()
+	refusals := errors.Join(servedChecks.close(), diskChecks.close())
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
-	client := d.f.Client
-	if client == nil {
-		client = defaultClient
+	if cerr != nil {
+		return nil, &finalError{Explain(cerr, f.Cache.Dir())}
 	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return nil, 0, err
+	if !img.packed() {
+		size = n
 	}
-	bad := func(err error) (*http.Response, int64, error) {
-		resp.Body.Close()
-		return nil, 0, err
-	}
-	switch resp.StatusCode {
-	case http.StatusPartialContent:
-		var start int64
-		if _, err := fmt.Sscanf(resp.Header.Get("Content-Range"), "bytes %d-", &start); err != nil || start != have || have == 0 {
-			return bad(fmt.Errorf("the server answered with range %q instead of one from %d", resp.Header.Get("Content-Range"), have))
-		}
-	case http.StatusOK:
-		have = 0
-		data, err := json.Marshal(served{d.img.URL, resp.Header.Get("ETag"), resp.Header.Get("Last-Modified")})
-		if err == nil {
-			err = WriteFile(d.part+".json", data, 0o644)
-		}
-		if err != nil {
-			return bad(&finalError{err})
-		}
-	case http.StatusRequestedRangeNotSatisfiable:
-		d.forget()
-		return bad(errors.New("the server's file is shorter than what was downloaded of it"))
-	default:
-		return bad(refused(resp, d.img.URL))
-	}
-	if e := resp.Header.Get("Content-Encoding"); e != "" && e != "identity" {
-		return bad(&finalError{fmt.Errorf("%s: the server packs it (%s) though it was not asked to", d.img.URL, event.Clean(e))})
-	}
-	if n := resp.ContentLength; n >= 0 && d.img.Size > 0 && have+n != d.img.Size {
-		return bad(&mismatchError{fmt.Errorf("expected %d bytes, the server has %d", d.img.Size, have+n)})
-	}
-	return resp, have, nil
-}
-
-// pipeline is what the bytes go through: checksums, watchers, and the way to the file that comes out.
-type pipeline struct {
-	d        *download
-	group    *errgroup.Group
-	fan      *fan
-	served   []hash.Hash // of Image.Sums
-	out      *output     // nil: what is served is what comes out
-	sum      hash.Hash   // SHA-256 of what comes out
-	disk     []hash.Hash // of Image.DiskSums
-	watchers []Watcher
-	ended    bool
-}
-
-func (d *download) pipeline(ctx context.Context) (*pipeline, error) {
-	p := &pipeline{d: d, sum: sha256.New()}
-	p.group, ctx = errgroup.WithContext(ctx)
-	if d.img.Watch != nil {
-		var err error
-		if p.watchers, err = d.img.Watch(); err != nil {
-			return nil, err
-		}
-	}
-	var serve, come []io.Writer
-	for _, s := range d.img.Sums {
-		h := s.New()
-		p.served = append(p.served, h)
-		serve = append(serve, h)
-	}
-	come = append(come, p.sum)
-	for _, s := range d.img.DiskSums {
-		h := s.New()
-		p.disk = append(p.disk, h)
-		come = append(come, h)
-	}
-	for _, w := range p.watchers {
-		if w.Disk {
-			come = append(come, w)
-		} else {
-			serve = append(serve, w)
-		}
-	}
-	if d.img.Pack == "" && d.img.Member == "" {
-		p.fan = newFan(ctx, p.group, append(serve, come...))
-		return p, nil
-	}
-	most := d.img.Max
-	if most == 0 {
-		most = defaultMax
-	}
-	var err error
-	if p.out, err = newOutput(d.part+".out", most, d.f.Cache.Dir()); err != nil {
+	if err := verdict(img, served, disk, n, size, unpackErr, refusals); err != nil {
 		return nil, err
 	}
-	packed, pw := io.Pipe()
-	p.group.Go(func() error {
-		after := newFan(ctx, p.group, come)
-		err := unpack(ctx, packed, io.MultiWriter(p.out, after), d.img.Pack, d.img.Member, d.scope)
-		after.close()
-		_ = packed.CloseWithError(err)
-		return err
-	})
-	p.fan = newFan(ctx, p.group, append(serve, &pipeEnd{pw}))
-	return p, nil
+	got := &Fetched{SHA256: disk.of("sha256"), Size: size, Served: served.of("sha256"), ServedSize: n, URL: img.URL}
+	got.Path = f.Cache.Blob(got.SHA256)
+	if err := f.keep(out, got.Path); err != nil {
+		return nil, &finalError{Explain(err, f.Cache.Dir())}
+	}
+	return got, s.forget()
 }
 
-// pipeEnd hands on to the unpacker until it has had enough: what follows the packed stream is hashed, and not unpacked.
-type pipeEnd struct{ *io.PipeWriter }
-
-func (e *pipeEnd) Write(p []byte) (int, error) {
-	if _, err := e.PipeWriter.Write(p); err != nil && !errors.Is(err, io.ErrClosedPipe) {
+// unpack writes what comes out of r to the file out and to the sinks.
+func unpack(r io.Reader, img *Image, out string, full func(error), sinks []*sink) (int64, error) {
+	f, err := os.OpenFile(out, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if err != nil {
+		full(err)
 		return 0, err
 	}
-	return len(p), nil
+	w := &sparse{f: f}
+	r = limit(r, img.Max)
+	if img.Member != "" {
+		r = newMember(r, img.Member, img.Max)
+	}
+	n, err := pump(r, append(sinks, &sink{w: w, fail: full})...)
+	if cerr := w.close(); cerr != nil {
+		full(cerr)
+		return n, cerr
+	}
+	if n == 0 && err == nil {
+		err = errors.New("nothing comes out of it")
+	}
+	return n, err
 }
 
-func (p *pipeline) Write(b []byte) (int, error) { return p.fan.Write(b) }
+// verdict says whether the file is right, after all of it came.
+func verdict(img *Image, served, disk sums, n, size int64, unpackErr, refusals error) error {
+	if expected, found := served.differ(img.Sums); expected != "" {
+		return &wrong{fmt.Errorf("expected %s, got %s (%d bytes)", expected, found, n)}
+	}
+	var err error
+	switch expected, found := disk.differ(img.DiskSums); {
+	case unpackErr != nil:
+		format := packs[img.Pack]
+		if img.Member != "" {
+			format = strings.TrimSpace(format + " tar")
+		}
+		err = fmt.Errorf("it cannot be unpacked as %s: %w", format, unpackErr)
+	case expected != "":
+		err = fmt.Errorf("unpacked, expected %s, got %s (%d bytes)", expected, found, size)
+	default:
+		err = refusals
+	}
+	if err == nil {
+		return nil
+	}
+	if len(img.Sums) == 0 { // it may be another file than upstream's
+		return &wrong{err}
+	}
+	return &finalError{event.WithRemedy(fmt.Errorf("%w; as served it has the right checksum", err), "do not use this file; upstream's own records disagree: tell its publisher, or correct the catalogue")}
+}
 
-// finish says whether everything is right, and makes what came out a blob.
-func (p *pipeline) finish(ctx context.Context, part *os.File, total int64) (*Fetched, error) {
-	p.fan.close()
-	p.ended = true
-	if err := p.group.Wait(); err != nil {
-		p.drop()
-		return nil, p.explain(ctx, err)
+// keep gives a finished file its final name.
+func (f *Fetcher) keep(from, blob string) error {
+	if err := os.MkdirAll(filepath.Dir(blob), 0o755); err != nil {
+		return err
 	}
-	for i, s := range p.d.img.Sums {
-		if err := p.compare(s, p.served[i], "", total); err != nil {
-			p.drop()
-			return nil, err
+	if err := os.Chmod(from, 0o444); err != nil {
+		return err
+	}
+	touch(from)
+	return os.Rename(from, blob)
+}
+
+// checks are the readers of a pass.
+type checks []*check
+
+type check struct {
+	name string
+	w    io.WriteCloser
+	sink *sink
+}
+
+func newChecks(list []Check, disk bool) (out checks) {
+	for _, c := range list {
+		if c.Disk == disk {
+			w := c.New()
+			out = append(out, &check{c.Name, w, &sink{w: w}})
 		}
 	}
-	come := total
-	if p.out != nil {
-		come = p.out.at
+	return out
+}
+
+func (c checks) sinks() (list []*sink) {
+	for _, one := range c {
+		list = append(list, one.sink)
 	}
-	for i, s := range p.d.img.DiskSums {
-		if err := p.compare(s, p.disk[i], "unpacked, ", come); err != nil {
-			p.drop()
-			return nil, err
+	return list
+}
+
+// close asks every check for its answer.
+func (c checks) close() error {
+	var errs []error
+	for _, one := range c {
+		err := one.w.Close()
+		if one.sink.err != nil {
+			err = one.sink.err
 		}
-	}
-	for i, w := range p.watchers {
-		if err := w.Close(); err != nil {
-			p.watchers = p.watchers[i+1:]
-			p.drop()
-			return nil, &mismatchError{fmt.Errorf("the signature was not accepted: %w", err)}
-		}
-	}
-	done := &Fetched{SHA256: hex.EncodeToString(p.sum.Sum(nil)), Size: total, Served: total, URL: p.d.img.URL, Time: time.Now().UTC()}
-	name := p.d.part
-	if p.out != nil {
-		size, err := p.out.close()
 		if err != nil {
-			return nil, &finalError{Explain(err, p.d.f.Cache.Dir())}
+			errs = append(errs, fmt.Errorf("%s: %w", one.name, err))
 		}
-		done.Size, name = size, p.out.name()
 	}
-	done.Path = p.d.f.Cache.Blob(done.SHA256)
-	err := os.MkdirAll(filepath.Dir(done.Path), 0o755)
-	if err == nil {
-		err = os.Chmod(name, 0o444)
-	}
-	if err == nil {
-		err = os.Rename(name, done.Path)
-	}
+	return errors.Join(errs...)
+}
+
+// remember records the image. Without its record it is downloaded again, nothing worse.
+func (c *Cache) remember(key string, got *Fetched) {
+	info, err := os.Stat(got.Path)
 	if err != nil {
-		return nil, &finalError{Explain(err, p.d.f.Cache.Dir())}
-	}
-	return done, nil
-}
-
-func (p *pipeline) compare(want integrity.Sum, h hash.Hash, what string, size int64) error {
-	if found := hex.EncodeToString(h.Sum(nil)); found != want.Hex {
-		return &mismatchError{fmt.Errorf("%sexpected %s, got %s:%s (%d bytes)", what, want, want.Algorithm, found, size)}
-	}
-	return nil
-}
-
-// drop ends watchers that were not asked.
-func (p *pipeline) drop() {
-	for _, w := range p.watchers {
-		w.Abort()
-	}
-	p.watchers = nil
-	if p.out != nil {
-		p.out.remove()
-	}
-}
-
-// abort ends a pipeline that was not finished.
-func (p *pipeline) abort() {
-	if p.ended {
 		return
 	}
-	p.fan.fail(context.Canceled)
-	_ = p.group.Wait()
-	p.drop()
+	_ = c.Store(fetchedKind, key, record{*got, inode(info), info.ModTime().UTC(), bootID()})
+}
+
+// fetched answers from the cache, or returns nil. A blob whose size differs is no answer; one that may have changed
+// otherwise (another inode, another time, a machine that was started again since) is read again first.
+func (c *Cache) fetched(ctx context.Context, key string, img *Image, scope *event.Scope) *Fetched {
+	var r record
+	if !c.Load(fetchedKind, key, &r) || !hex64.MatchString(r.SHA256) {
+		return nil
+	}
+	let := c.share()
+	there := c.has(r.SHA256, r.Size)
+	let()
+	blob := c.Blob(r.SHA256)
+	info, err := os.Stat(blob)
+	if !there || err != nil {
+		return nil
+	}
+	got := r.Fetched
+	got.Path, got.Cached = blob, true
+	if inode(info) == r.Inode && info.ModTime().Equal(r.Modified) && bootID() == r.Boot {
+		return &got
+	}
+	scope.Logf("%s is in the cache; reading it again to be sure", img.URL)
+	f, err := os.Open(blob)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	h := newSums()
+	if _, err := pump(&cancelled{ctx, f}, h.sinks()...); err != nil || h.of("sha256") != r.SHA256 {
+		if err == nil {
+			scope.Logf("%s is damaged: expected sha256:%s, found sha256:%s", blob, r.SHA256, h.of("sha256"))
+		}
+		return nil
+	}
+	c.remember(key, &got)
+	return &got
+}
+
+// cancelled is a reader that ends with its context.
+type cancelled struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c *cancelled) Read(p []byte) (int, error) {
+	if c.ctx.Err() != nil {
+		return 0, context.Cause(c.ctx)
+	}
+	return c.r.Read(p)
+}
+
+func inode(info os.FileInfo) uint64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return st.Ino
+	}
+	return 0
+}
+
+// bootID differs after every start of the machine (proc_sys_kernel(5)).
+func bootID() string {
+	data, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(data))
 }
