@@ -117,10 +117,14 @@ func (m *mirror) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if data, ok := m.answer(host + "/" + rest); ok {
 		req.Header.Del("Range")
 		w.Header().Set("ETag", fmt.Sprintf(`"%x"`, sha256.Sum256(m.seed(host+"/"+rest, data))))
-		if r.Header.Get("If-None-Match") != w.Header().Get("ETag") {
+		made := time.Time{}
+		if strings.HasSuffix(rest, "/InRelease") {
+			made = signing.Time()
+		}
+		if r.Header.Get("If-None-Match") != w.Header().Get("ETag") && (made.IsZero() || r.Header.Get("If-Modified-Since") != made.Format(http.TimeFormat)) {
 			m.bodies.Add(1)
 		}
-		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
+		http.ServeContent(w, r, "", made, bytes.NewReader(data))
 		return
 	}
 	resp, err := upstream.Recorded{FS: m.folder}.RoundTrip(req)

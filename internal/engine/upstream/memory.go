@@ -135,6 +135,10 @@ func (m *memory) keep(s *Snapshot) error {
 			return nil
 		}
 		m.Indexes[i].SHA256 = hash(string(data))
+		// apt gives the file the time of the server's.
+		if info, err := os.Stat(filepath.Join(m.State, "lists", name)); err == nil {
+			m.Indexes[i].Modified = info.ModTime().UTC().Format(http.TimeFormat)
+		}
 	}
 	return m.write()
 }
