@@ -172,6 +172,12 @@ func (r *row) state() (worst state, label string) {
 		n[t.state]++
 	}
 	for _, s := range []state{failed, running, waiting, done, skipped, ready} {
+		if stale := r.stale(); s == done && len(stale) > 0 && n[done] == 0 { // what is published already matters less
+			if len(able) == 1 || len(stale) == len(able) {
+				return ready, stale[0].word()
+			}
+			return ready, fmt.Sprintf("%d of %d %s", len(stale), len(able), stale[0].word())
+		}
 		if n[s] == 0 {
 			continue
 		}

@@ -14,7 +14,8 @@ import (
 
 // looking is a look at what is newest upstream and what is published: under way, or over.
 type looking struct {
-	plans  chan engine.Plan
+	plans  chan engine.Plan // closed when there are no more
+	err    error            // then
 	began  time.Time
 	ended  time.Time
 	broken int
@@ -46,12 +47,13 @@ func (m *model) startLook() tea.Cmd {
 	l := &looking{plans: make(chan engine.Plan, 256), began: m.clock}
 	wait, cancel := m.start(func(ctx context.Context) tea.Msg {
 		defer close(l.plans)
-		return lookedMsg{l, m.engine.Look(ctx, func(p engine.Plan) {
+		l.err = m.engine.Look(ctx, func(p engine.Plan) {
 			select {
 			case l.plans <- p:
 			case <-ctx.Done():
 			}
-		})}
+		})
+		return nil // whoever takes the last answer tells
 	}, func(err error) tea.Msg { return lookedMsg{l, err} })
 	l.cancel = cancel
 	m.look = l
@@ -66,7 +68,7 @@ func (l *looking) next() tea.Cmd {
 	return func() tea.Msg {
 		p, ok := <-l.plans
 		if !ok {
-			return nil
+			return lookedMsg{l, l.err}
 		}
 		list := []engine.Plan{p}
 		for {
@@ -154,6 +156,16 @@ func (t *target) look(p *planned) {
 	default:
 		t.state, t.note = skipped, p.reason
 	}
+}
+
+// stale are the targets that the last look would build anew.
+func (r *row) stale() (list []*target) {
+	for _, t := range r.buildable() {
+		if t.state == ready && t.plan != nil && t.plan.action == engine.Build {
+			list = append(list, t)
+		}
+	}
+	return list
 }
 
 // broken reports whether the last look could not decide about a target that cannot be built anyway.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -83,8 +85,8 @@ func (f *Fetcher) All(ctx context.Context, items []Item, scope *event.Scope) err
 	var total, done atomic.Int64
 	var missing []Item
 	seen := map[string]bool{}
-	let := f.Cache.share()
-	defer func() { let() }()
+	release := sync.OnceFunc(f.Cache.share())
+	defer release()
 	for _, it := range items {
 		if !hex64.MatchString(it.SHA256) {
 			return fmt.Errorf("%s: %q is no SHA-256", it.URL, it.SHA256)
@@ -99,8 +101,7 @@ func (f *Fetcher) All(ctx context.Context, items []Item, scope *event.Scope) err
 		missing = append(missing, it)
 		total.Add(it.Size)
 	}
-	let()
-	let = func() {}
+	release()
 	if len(missing) == 0 {
 		return event.Skipf("all %d files (verified SHA-256) are in the cache", len(seen))
 	}
@@ -147,9 +148,9 @@ func (f *Fetcher) one(ctx context.Context, it Item, scope *event.Scope, progress
 		return err
 	}
 	defer func() { _ = lock.Unlock() }()
-	let := f.Cache.share()
+	release := f.Cache.share()
 	there := f.Cache.has(it.SHA256, it.Size)
-	let()
+	release()
 	if there {
 		progress(it.Size)
 		return nil
@@ -301,6 +302,14 @@ func remedy(err error, rawURL string) string {
 	var dns *net.DNSError
 	if errors.As(err, &dns) {
 		return "the name " + host + " cannot be resolved: check the network, or name a mirror with --mirror FROM=TO"
+	}
+	var certificate *tls.CertificateVerificationError
+	if errors.As(err, &certificate) {
+		return "check this machine's clock and its certificate authorities (package ca-certificates)"
+	}
+	var redirect *redirectError
+	if errors.As(err, &redirect) {
+		return "name a mirror that serves the file itself with --mirror FROM=TO"
 	}
 	return "check that " + host + " can be reached, or name a mirror with --mirror FROM=TO"
 }

@@ -402,9 +402,9 @@ func (c *Cache) fetched(ctx context.Context, key string, img *Image, scope *even
 	if !c.Load(fetchedKind, key, &r) || !hex64.MatchString(r.SHA256) {
 		return nil
 	}
-	let := c.share()
+	release := c.share()
 	there := c.has(r.SHA256, r.Size)
-	let()
+	release()
 	blob := c.Blob(r.SHA256)
 	info, err := os.Stat(blob)
 	if !there || err != nil {

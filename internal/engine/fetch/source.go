@@ -398,7 +398,12 @@ func answer(resp *http.Response) error {
 	case code == http.StatusTooManyRequests, code == http.StatusRequestTimeout, code == http.StatusTooEarly, code >= 500:
 		return &retryAfter{resp.Status, parseRetryAfter(resp.Header.Get("Retry-After"), time.Now())}
 	}
-	return &finalError{event.WithRemedy(fmt.Errorf("the server answered %s", resp.Status), "%s", remedy(nil, resp.Request.URL.String()))}
+	what := remedy(nil, resp.Request.URL.String())
+	switch resp.StatusCode {
+	case http.StatusNotFound, http.StatusGone, http.StatusForbidden:
+		what = "upstream may have moved or withdrawn the file: run again to find the newest, or name a mirror with --mirror FROM=TO"
+	}
+	return &finalError{event.WithRemedy(fmt.Errorf("the server answered %s", resp.Status), "%s", what)}
 }
 
 // parseRetryAfter reads seconds or a date (RFC 9110, section 10.2.3); what is neither is 0.

@@ -23,7 +23,7 @@ import (
 // How much memory, in bytes, a compressed file may ask for. `xz -9` needs 65 MiB to unpack, `zstd --ultra -21` 64 MiB.
 const (
 	xzMemory   = 160 << 20 // of the xz program, in one thread
-	xzThreads  = 64 << 20  // of all its threads: with less than they need, it takes one
+	xzThreads  = 48 << 20  // of all its threads: for large blocks it takes fewer of them
 	xzDict     = 128 << 20 // of the library that stands in for it
 	zstdWindow = 64 << 20
 )

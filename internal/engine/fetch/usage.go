@@ -137,10 +137,11 @@ func (c *Cache) List() ([]Entry, error) {
 	var list []Entry
 	add := func(e Entry, paths ...string) {
 		for _, p := range paths {
-			size, last := c.measure(p)
+			size, written, asked := c.measure(p)
 			e.Size += size
-			if e.Kind != KindDisk && e.Kind != KindDownload || e.Used.IsZero() { // looking into them is no use of them
-				e.Used = later(e.Used, last)
+			e.Used = later(e.Used, written)
+			if e.Kind == KindBlob || e.Kind == KindUpstream { // of the others, a look is no use
+				e.Used = later(e.Used, asked)
 			}
 		}
 		e.Path = strings.TrimPrefix(paths[0], c.dir+"/")
@@ -173,13 +174,7 @@ func (c *Cache) List() ([]Entry, error) {
 		if m.Total > 0 {
 			what += ", of " + Size(m.Total)
 		}
-		e := Entry{Kind: KindDownload, Of: what, lock: "image-" + strings.TrimSuffix(filepath.Base(p), ".part")}
-		for _, name := range []string{p, p + ".json"} {
-			if info, err := os.Stat(name); err == nil {
-				e.Used = later(e.Used, info.ModTime())
-			}
-		}
-		add(e, p, p+".json")
+		add(Entry{Kind: KindDownload, Of: what, lock: "image-" + strings.TrimSuffix(filepath.Base(p), ".part")}, p, p+".json")
 	}
 	for _, p := range c.glob("logs/*") {
 		add(Entry{Kind: KindLog, Of: "run " + filepath.Base(p)}, p)
@@ -226,8 +221,8 @@ func escapeGlob(dir string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(dir)
 }
 
-// measure is the bytes on disk of a file or tree, and when any of it was used last.
-func (c *Cache) measure(path string) (size int64, last time.Time) {
+// measure is the bytes on disk of a file or tree, and when any of its files was written and asked for last.
+func (c *Cache) measure(path string) (size int64, written, asked time.Time) {
 	_ = filepath.WalkDir(path, func(_ string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return nil
@@ -239,14 +234,13 @@ func (c *Cache) measure(path string) (size int64, last time.Time) {
 		if st, ok := info.Sys().(*syscall.Stat_t); ok {
 			size += st.Blocks * 512
 		}
-		if d.IsDir() {
-			last = later(last, info.ModTime()) // reading a folder is no use of it
-		} else {
-			last = later(last, used(info))
+		written = later(written, info.ModTime())
+		if !d.IsDir() {
+			asked = later(asked, used(info))
 		}
 		return nil
 	})
-	return size, last
+	return size, written, asked
 }
 
 // known tells what blobs (by SHA-256) and disks (by key) are of, as far as there are records.
