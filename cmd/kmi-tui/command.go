@@ -148,14 +148,22 @@ func (o *options) engine() (*engine.Engine, error) {
 	} else if o.key == "" && len(cfg.KeyPEM) == 0 {
 		return nil, &engine.NotStarted{Err: event.WithRemedy(err, "name a signing key with --key FILE")}
 	}
+	if cfg.Mirrors, err = o.mirrors(); err != nil {
+		return nil, err
+	}
+	return engine.New(cfg)
+}
+
+// mirrors are those of the flags.
+func (o *options) mirrors() (list []upstream.Mirror, err error) {
 	for _, m := range o.mirror {
 		mirror, err := upstream.ParseMirror(m)
 		if err != nil {
 			return nil, &engine.NotStarted{Err: err}
 		}
-		cfg.Mirrors = append(cfg.Mirrors, mirror)
+		list = append(list, mirror)
 	}
-	return engine.New(cfg)
+	return list, nil
 }
 
 // selection is what the flags select.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -56,11 +57,11 @@ func (o *options) checkCommand() *cobra.Command {
 	var recorded string
 	var record bool
 	cmd := &cobra.Command{
-		Use: "check", Short: "Say every mistake of the catalogue, and where README.md differs from it", Args: cobra.NoArgs,
+		Use: "check [FLAVOR…]", Short: "Say every mistake of the catalogue, and where README.md differs from it",
 		Long: `check reads distros.toml and says every mistake with its line and what to write instead, and where README.md differs.
-It runs the descriptions of upstreams against recorded answers, where there are any; with --record it asks upstreams, and
-records what they answer.`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+It runs the descriptions of upstreams, or those of the flavors that are named, against recorded answers, where there are
+any; with --record it asks upstreams, and records what they answer.`,
+		RunE: func(cmd *cobra.Command, only []string) error {
 			if err := o.form("text", "json"); err != nil {
 				return err
 			}
@@ -83,7 +84,7 @@ records what they answer.`,
 					wrong = append(wrong, differs)
 				}
 				wrong = append(wrong, engine.CheckInstallers(c)...)
-				if result.Tried, err = tryUpstreams(cmd.Context(), c, recorded, record); err != nil {
+				if result.Tried, err = o.tryUpstreams(cmd.Context(), c, only, recorded, record); err != nil {
 					return err
 				}
 				for _, t := range result.Tried {
@@ -120,15 +121,28 @@ records what they answer.`,
 }
 
 // tryUpstreams runs the descriptions of upstreams against what is recorded, or asks them and records it.
-func tryUpstreams(ctx context.Context, c *catalog.Catalog, dir string, record bool) ([]engine.Tried, error) {
+func (o *options) tryUpstreams(ctx context.Context, c *catalog.Catalog, only []string, dir string, record bool) ([]engine.Tried, error) {
+	for _, id := range only {
+		if !slices.ContainsFunc(c.Flavors, func(f catalog.Flavor) bool { return f.ID == id }) {
+			return nil, &engine.NotStarted{Err: fmt.Errorf("%s has no flavor %q", c.Path, id)}
+		}
+	}
 	named := dir != ""
 	if !named {
 		dir = filepath.Join(filepath.Dir(c.Path), recordings)
 	}
 	if record {
-		client := fetch.NewClient()
-		tried := engine.Try(ctx, c, upstream.Recorder{Next: client.Transport, Dir: dir, Most: 1 << 20}, time.Now())
-		return tried, fetch.WriteFile(filepath.Join(dir, "DATE"), []byte(time.Now().UTC().Format(time.DateOnly)+"\n"), 0o644)
+		mirrors, err := o.mirrors()
+		if err != nil {
+			return nil, err
+		}
+		next := upstream.Through(mirrors, fetch.NewClient().Transport)
+		tried := engine.Try(ctx, c, only, upstream.Recorder{Next: next, Dir: dir, Most: 1 << 20}, time.Now())
+		day := filepath.Join(dir, "DATE")
+		if _, err := os.Stat(day); err == nil && len(only) > 0 {
+			return tried, nil // the others are still those of then
+		}
+		return tried, fetch.WriteFile(day, []byte(time.Now().UTC().Format(time.DateOnly)+"\n"), 0o644)
 	}
 	if _, err := os.Stat(dir); err != nil {
 		if named {
@@ -136,7 +150,7 @@ func tryUpstreams(ctx context.Context, c *catalog.Catalog, dir string, record bo
 		}
 		return nil, nil
 	}
-	return engine.TryRecorded(ctx, c, os.DirFS(dir)), nil
+	return engine.TryRecorded(ctx, c, only, os.DirFS(dir)), nil
 }
 
 // printTried says what the descriptions found: in short, or with --verbose every file.

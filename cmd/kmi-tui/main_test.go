@@ -314,6 +314,12 @@ func TestPlanThroughAMirror(t *testing.T) {
 		}
 	}
 	u.want(0, "done up to resolve", "--batch", "--until", "resolve", "--only", "amazonlinux:2023", "--mirror", "https://="+mirror.URL+"/")
+	// A contributor records a row's answers; later the description is tried against them.
+	rec := filepath.Join(u.home, "recorded")
+	u.want(0, "1 of 1 descriptions of upstreams fit", "check", "amazonlinux", "--record", "--recorded", rec, "--mirror", "https://="+mirror.URL+"/")
+	u.want(0, "amazonlinux:2023/x86_64: 2023.12.20260909.0, https://cdn.amazonlinux.com/", "check", "amazonlinux", "--verbose", "--recorded", rec)
+	u.want(0, "rocky: not tried: https://dl.rockylinux.org/pub/rocky/: it is not recorded", "check", "rocky", "--recorded", rec)
+	u.want(2, `has no flavor "nobody"`, "check", "nobody")
 	down.Store(true)
 	out, _ = u.want(1, "", args...)
 	if !strings.Contains(out, "404 Not Found") || !strings.Contains(out, "nothing upstream") {

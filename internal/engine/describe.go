@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -36,14 +37,14 @@ type TriedFile struct {
 	Checksum string    `json:"checksum"`
 }
 
-// Try runs the descriptions of a catalogue's upstreams with a transport: a recording, or the network. Signatures are not
-// verified. Flavors that download nothing are left out.
-func Try(ctx context.Context, c *catalog.Catalog, transport http.RoundTripper, now time.Time) []Tried {
+// Try runs the descriptions of a catalogue's upstreams, or of these flavors only, with a transport: a recording, or the
+// network. Signatures are not verified. Flavors that download nothing are left out.
+func Try(ctx context.Context, c *catalog.Catalog, only []string, transport http.RoundTripper, now time.Time) []Tried {
 	var list []Tried
 	var flavors []*catalog.Flavor
 	for i := range c.Flavors {
 		f := &c.Flavors[i]
-		if f.Origin != nil && (f.Origin.Kind == "image" || f.Origin.Kind == "installer") {
+		if f.Origin != nil && (f.Origin.Kind == "image" || f.Origin.Kind == "installer") && (len(only) == 0 || slices.Contains(only, f.ID)) {
 			flavors = append(flavors, f)
 			list = append(list, Tried{Flavor: f.ID, Line: c.Line(f.ID), Recorded: true})
 		}
@@ -106,6 +107,6 @@ func CheckInstallers(c *catalog.Catalog) (wrong []error) {
 }
 
 // TryRecorded runs the descriptions with a folder of recorded answers, as of the day of the recording.
-func TryRecorded(ctx context.Context, c *catalog.Catalog, folder fs.FS) []Tried {
-	return Try(ctx, c, upstream.Recorded{FS: folder}, upstream.RecordedDate(folder, time.Now()))
+func TryRecorded(ctx context.Context, c *catalog.Catalog, only []string, folder fs.FS) []Tried {
+	return Try(ctx, c, only, upstream.Recorded{FS: folder}, upstream.RecordedDate(folder, time.Now()))
 }

@@ -44,7 +44,9 @@ func TestLook(t *testing.T) {
 	x.press("/", "openwrt", "enter")
 	x.wait("24.10", "left out: end of life since 2026-09-05")
 	// Asked again, with an error.
-	s.plan = func(context.Context, *script, []string) ([]engine.Plan, error) { return nil, errors.New("the cache is gone") }
+	s.plan = func(context.Context, *script, []string) ([]engine.Plan, error) {
+		return nil, errors.New("the cache is gone")
+	}
 	x.press("u")
 	x.wait("upstreams: the cache is gone")
 	if len(s.runs()) != 0 {

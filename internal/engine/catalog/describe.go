@@ -84,8 +84,9 @@ func (p place) prefix(s string) {
 
 // template checks a text with {NAME}s.
 func (p place) template(s string, known scope) {
-	for _, name := range Names(s) {
-		if !known.names[name] && !known.open {
+	names := Names(s)
+	for i, name := range names {
+		if !known.names[name] && !known.open && !slices.Contains(names[:i], name) {
 			p.say("{%s} is not known here: write one of %s", name, known.list())
 		}
 	}
