@@ -313,9 +313,10 @@ func (l line) able() []*target {
 // reason says why nothing of the line can be built.
 func (l line) reason() string {
 	if l.target != nil {
-		return l.target.id + ": " + l.target.unsupported
+		return l.target.id + ": " + l.target.word()
 	}
-	return l.row.name + ": " + l.row.reason
+	_, label := l.row.found()
+	return l.row.name + ": " + label
 }
 
 // selected reports whether all of the line that can be built is selected.

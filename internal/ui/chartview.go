@@ -26,7 +26,11 @@ func (c *chart) columns(w int, now time.Time) columns {
 	col.name = min(col.name, 28)
 	col.level = max(col.level, len("Level"))
 	col.arches = min(max(col.arches, len("Architecture")), 28)
-	col.upstream = min(max(col.upstream, len("Upstream")), 28)
+	longest := 28
+	if w < 100 {
+		longest = 18 // the state needs the room more
+	}
+	col.upstream = min(max(col.upstream, len("Upstream")), longest)
 	col.published = min(max(col.published, len("Published")), 16)
 	need := func() int {
 		n := fixed + col.name

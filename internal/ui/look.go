@@ -119,6 +119,7 @@ func (m *model) looked(msg lookedMsg) tea.Cmd {
 // seen puts a plan into its row. It reports whether there is a place for it.
 func (c *chart) seen(p engine.Plan) bool {
 	h := harmless(p)
+	h.reason = strings.TrimPrefix(h.reason, string(engine.Resolve)+": ") // a look does nothing else
 	flavor, _, ofRelease := strings.Cut(h.target, ":")
 	for _, r := range c.rows {
 		if r.id != flavor {

@@ -151,17 +151,22 @@ func (m *memory) write() error {
 	if old, err := os.ReadFile(m.file()); err == nil && bytes.Equal(old, buf.Bytes()) {
 		return nil
 	}
-	f, err := os.CreateTemp(m.State, ".memory-*")
+	return replace(m.file(), buf.Bytes())
+}
+
+// replace writes a file under another name and renames it.
+func replace(path string, data []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(f.Name())
-	_, err = f.Write(buf.Bytes())
+	_, err = f.Write(data)
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
 	if err == nil {
-		err = os.Rename(f.Name(), m.file())
+		err = os.Rename(f.Name(), path)
 	}
 	return err
 }

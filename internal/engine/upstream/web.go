@@ -331,13 +331,5 @@ func (w *Web) save(method string, k kept, body []byte) {
 	if err != nil || os.MkdirAll(w.Dir, 0o755) != nil {
 		return
 	}
-	f, err := os.CreateTemp(w.Dir, ".new-*")
-	if err != nil {
-		return
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(append(append(line, '\n'), body...))
-	if cerr := f.Close(); err == nil && cerr == nil {
-		_ = os.Rename(f.Name(), w.file(method, k.URL))
-	}
+	_ = replace(w.file(method, k.URL), append(append(line, '\n'), body...))
 }
