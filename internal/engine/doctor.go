@@ -56,6 +56,13 @@ func (e *Engine) Doctor(ctx context.Context) []Health {
 	for _, p := range programs {
 		list = append(list, program(p.name, p.stages))
 	}
+	for _, name := range []string{"xz", "bzip2"} {
+		h := program(name, []Stage{Fetch})
+		if h.Required = false; !h.OK {
+			h.Detail += ": what is packed by it is unpacked by a library, several times slower"
+		}
+		list = append(list, h)
+	}
 	list = append(list, program(boot.Program(hostArch()), []Stage{Test}))
 	for _, firmware := range []string{"bios", "uefi"} {
 		h := Health{Name: "firmware " + firmware, Required: true, Needed: []Stage{Test}, OK: true, Detail: "found"}

@@ -411,7 +411,7 @@ func (j *job) pack(ctx context.Context, scope *event.Scope) (string, error) {
 		{Name: "source", Value: p.Source}, {Name: "commit", Value: commit}, {Name: "builder", Value: "kmi-tui " + j.e.cfg.Version},
 		{Name: "upstream", Value: j.snapshot.URL}, {Name: "upstream-build", Value: j.snapshot.Build}, {Name: "upstream-date", Value: j.snapshot.Date.Format(time.RFC3339)},
 		{Name: "pulled", Value: j.pulled.Format("2006-01-02")}, {Name: "checksum", Value: j.snapshot.Checksum}, {Name: "checksum-of", Value: "the sorted list of packages: name, version, architecture, SHA-256; each verified"},
-		{Name: "signature", Value: j.snapshot.Signature}, {Name: "documentation", Value: f.Docs}, {Name: "download", Value: f.Download}, {Name: "home", Value: f.Home}, {Name: "licence", Value: f.Licence},
+		{Name: "signature", Value: j.snapshot.Signature}, {Name: "trust", Value: j.snapshot.Trust}, {Name: "redistribution", Value: string(f.Redistribution)}, {Name: "documentation", Value: f.Docs}, {Name: "download", Value: f.Download}, {Name: "home", Value: f.Home}, {Name: "licence", Value: f.Licence},
 		{Name: "disk", Value: "/disk/" + container.DiskFile}, {Name: "disk-format", Value: j.disk.Format}, {Name: "disk-sha256", Value: j.disk.SHA256},
 		{Name: "disk-virtual-size", Value: strconv.FormatInt(j.disk.VirtualSize, 10)}, {Name: "content-key", Value: "sha256:" + j.key},
 		{Name: "tested", Value: j.tested}, {Name: "base", Value: baseName},
@@ -433,6 +433,8 @@ func (j *job) pack(ctx context.Context, scope *event.Scope) (string, error) {
 		container.LabelLevel:                     string(f.Level),
 		container.LabelTested:                    j.tested,
 		container.LabelUpstream:                  j.snapshot.Build,
+		container.LabelTrust:                     j.snapshot.Trust,
+		container.LabelPassingOn:                 string(f.Redistribution),
 		container.LabelVirtualSize:               strconv.FormatInt(j.disk.VirtualSize, 10),
 	}
 	environment := map[string]string{}

@@ -137,6 +137,21 @@ func TestEveryDistribution(t *testing.T) {
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
+// A mirror of the catalogue serves as one of the command line does.
+func TestMirrorsOfTheCatalogue(t *testing.T) {
+	e, m := planner(t, nil)
+	c := *e.cfg.Catalog
+	c.Project.Mirrors = []catalog.Mirror{{From: "https://", To: m.URL + "/"}}
+	again, err := New(Config{Catalog: &c, Cache: t.TempDir(), Registry: "dir:" + t.TempDir(), KeyDir: t.TempDir(), Ring: m.ring, Backoff: time.Millisecond, Now: e.cfg.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if p := plan(t, again, "alpine:3.24/x86_64")["alpine:3.24/x86_64"]; p.Upstream == nil || p.Upstream.Build != "3.24.1-r0" || !strings.HasPrefix(p.Upstream.URL, "https://dl-cdn.alpinelinux.org/") {
+		t.Errorf("%+v", p)
+	}
+}
+
 // Each document is asked for once; the second time nothing is transferred.
 func TestNothingIsReadTwice(t *testing.T) {
 	e, m := planner(t, nil)

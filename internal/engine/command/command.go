@@ -51,7 +51,7 @@ var Packages = map[string]string{
 	"apt-get": "apt", "apt-cache": "apt", "gpgv": "gpgv", "dpkg-deb": "dpkg", "mmdebstrap": "mmdebstrap", "unshare": "util-linux",
 	"newuidmap": "uidmap", "mkfs.vfat": "dosfstools", "mmd": "mtools", "mcopy": "mtools",
 	"mkfs.ext4": "e2fsprogs", "debugfs": "e2fsprogs", "dumpe2fs": "e2fsprogs", "qemu-img": "qemu-utils", "qemu-system-x86_64": "qemu-system-x86",
-	"qemu-system-aarch64": "qemu-system-arm", "xorriso": "xorriso", "chroot": "coreutils",
+	"qemu-system-aarch64": "qemu-system-arm", "xorriso": "xorriso", "chroot": "coreutils", "xz": "xz-utils", "bzip2": "bzip2",
 }
 
 // Remedy is what to do about the missing program.

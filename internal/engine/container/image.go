@@ -33,17 +33,19 @@ import (
 // image's configuration, as annotations of its manifest, and at its entry in the index: what a registry has can be told
 // with one request.
 const (
-	LabelFlavor      = "io.kmi.flavor"       // id in the catalogue
-	LabelArch        = "io.kmi.arch"         // as the release chart spells it
-	LabelLevel       = "io.kmi.level"        // of the release chart, when the image was built
-	LabelTested      = "io.kmi.tested"       // what the boot test proved before publication; "no"
-	LabelContentKey  = "io.kmi.content-key"  // what the guest is made of: "sha256:HEX"
-	LabelUpstream    = "io.kmi.upstream"     // upstream's name for its build
-	LabelDisk        = "io.kmi.disk"         // "sha256:HEX" of the file in /disk
-	LabelDiskSize    = "io.kmi.disk-size"    // of that file, bytes
-	LabelVirtualSize = "io.kmi.virtual-size" // of the root disk, bytes
-	LabelUser        = "io.kmi.user"         // the login that the guest's provisioning makes
-	LabelLicence     = "io.kmi.licence"      // URL
+	LabelFlavor      = "io.kmi.flavor"         // id in the catalogue
+	LabelArch        = "io.kmi.arch"           // as the release chart spells it
+	LabelLevel       = "io.kmi.level"          // of the release chart, when the image was built
+	LabelTested      = "io.kmi.tested"         // what the boot test proved before publication; "no"
+	LabelContentKey  = "io.kmi.content-key"    // what the guest is made of: "sha256:HEX"
+	LabelUpstream    = "io.kmi.upstream"       // upstream's name for its build
+	LabelTrust       = "io.kmi.trust"          // what vouches for it: "indexes signed (openpgp)", "checksum over TLS only: …"
+	LabelPassingOn   = "io.kmi.redistribution" // "free", "unclear", "restricted"
+	LabelDisk        = "io.kmi.disk"           // "sha256:HEX" of the file in /disk
+	LabelDiskSize    = "io.kmi.disk-size"      // of that file, bytes
+	LabelVirtualSize = "io.kmi.virtual-size"   // of the root disk, bytes
+	LabelUser        = "io.kmi.user"           // the login that the guest's provisioning makes
+	LabelLicence     = "io.kmi.licence"        // URL
 	LabelCreated     = "org.opencontainers.image.created"
 )
 
