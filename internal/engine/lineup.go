@@ -125,7 +125,9 @@ func (e *Engine) targets(l lineup, selectors []selector) (targets []Target, othe
 		other(f.ID, None, l.why)
 		return nil, others
 	case l.err != nil:
-		other(f.ID, Fail, "its releases could not be found: "+l.err.Error())
+		why, remedy := explain(l.err)
+		other(f.ID, Fail, "its releases could not be found: "+why)
+		others[0].Remedy = remedy
 		return nil, others
 	}
 	for i := range l.releases {

@@ -72,7 +72,7 @@ func (e *Engine) plan(ctx context.Context, a *asking, t Target, sel Selection) P
 	p := &j.plan
 	switch {
 	case j.result.State == event.Failed:
-		p.Action, p.Reason = Fail, j.result.Error
+		p.Action, p.Reason, p.Remedy = Fail, j.result.Error, j.result.Remedy
 	case p.Action == Build && t.Unsupported != "" && slices.Index(Stages, cmp.Or(sel.Until, Publish)) > slices.Index(Stages, t.Last):
 		p.Action, p.Reason = None, t.Unsupported
 	case p.Action == Build && len(sel.Only) == 0 && len(sel.Levels) == 0 && t.Flavor.Level == catalog.Planned:
@@ -161,8 +161,8 @@ func (e *Engine) Run(ctx context.Context, sel Selection) (Summary, error) {
 	for _, p := range others {
 		r := Result{Target: p.Target, State: event.Skipped, Reason: p.Reason, Stages: []StageTime{}}
 		if p.Action == Fail {
-			r.State, r.Reason, r.Error = event.Failed, "", p.Reason
-			e.bus.Publish(event.Event{Target: r.Target, Kind: r.State, Error: r.Error})
+			r.State, r.Reason, r.Error, r.Remedy = event.Failed, "", p.Reason, p.Remedy
+			e.bus.Publish(event.Event{Target: r.Target, Kind: r.State, Error: r.Error, Remedy: r.Remedy})
 		}
 		results = append(results, r)
 	}

@@ -67,6 +67,7 @@ type Plan struct {
 	Target    string     `json:"target"`
 	Action    Action     `json:"action"`
 	Reason    string     `json:"reason"`
+	Remedy    string     `json:"remedy,omitempty"` // of Fail: what to do about it
 	Upstream  *Upstream  `json:"upstream"`
 	Published *Published `json:"published"`
 	Licence   *Licence   `json:"licence"`

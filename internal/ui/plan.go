@@ -105,6 +105,7 @@ func harmless(p engine.Plan) planned {
 		}
 		return t.UTC().Format("2006-01-02 15:04 UTC")
 	}
+	add("what to do", p.Remedy)
 	if u := p.Upstream; u != nil {
 		out.build, out.date = clean(u.Build), u.Date
 		add("upstream", u.URL)

@@ -81,7 +81,10 @@ func PlanText(w io.Writer, plans []engine.Plan) {
 		count[p.Action]++
 		fmt.Fprintf(w, "%-*s  %-5s  %s\n", width, p.Target, p.Action, event.Clean(p.Reason))
 		more := func(name, format string, args ...any) {
-			fmt.Fprintf(w, "%-*s         %-9s  %s\n", width, "", name, event.Clean(fmt.Sprintf(format, args...)))
+			fmt.Fprintf(w, "%-*s         %-10s  %s\n", width, "", name, event.Clean(fmt.Sprintf(format, args...)))
+		}
+		if p.Remedy != "" {
+			more("what to do", "%s", p.Remedy)
 		}
 		if u := p.Upstream; u != nil {
 			var words []string
@@ -94,7 +97,11 @@ func PlanText(w io.Writer, plans []engine.Plan) {
 			add("of "+u.Date.UTC().Format(time.DateOnly), !u.Date.IsZero())
 			add(Bytes(u.Size), u.Size > 0)
 			add(u.Trust, u.Trust != "")
-			add(u.Signature, u.Signature != "not offered")
+			told := u.Signature
+			if told == "missing" || strings.HasPrefix(told, "bad") {
+				told = "signature " + told
+			}
+			add(told, told != "not offered")
 			more("upstream", "%s", strings.Join(words, ", "))
 			more("file", "%s", u.URL)
 			if u.Checksum != "" {
