@@ -296,6 +296,10 @@ func (j *job) fetchFile(ctx context.Context, scope *event.Scope) (string, error)
 	if err != nil {
 		return "", err
 	}
+	facts, err := disk.Inspect(got.Path, f.Format)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", s.URL, err)
+	}
 	if got.Cached {
 		return "", event.Skipf("%s (%s) is in the cache, verified before", s.Build, fetch.Size(got.Size))
 	}
@@ -307,7 +311,7 @@ func (j *job) fetchFile(ctx context.Context, scope *event.Scope) (string, error)
 	if got.Size != got.ServedSize {
 		what += ", " + fetch.Size(got.Size) + " unpacked"
 	}
-	return fmt.Sprintf("%s, %s, %s", what, clipSum(s.Checksum), keyIDs(s.Signature)), nil
+	return fmt.Sprintf("%s, %s, %s; %s, %s virtual", what, clipSum(s.Checksum), keyIDs(s.Signature), facts.Format, fetch.Size(facts.VirtualSize)), nil
 }
 
 // sealName tells signatures and the keys that count apart.

@@ -258,6 +258,16 @@ func TestFetchesWhatUpstreamPublishes(t *testing.T) {
 	if blob, err := os.ReadFile(e.cache.Blob(fmt.Sprintf("%x", sha256.Sum256(disk)))); err != nil || !bytes.Equal(blob, disk) {
 		t.Errorf("%d bytes, %v", len(blob), err)
 	}
+	// What is verified and would make a program read another file is refused before any opens it.
+	flavor.Origin.Format = "qcow2"
+	run("the disk is refused: it is no qcow2")
+	header := make([]byte, 512)
+	copy(header, "QFI\xfb\x00\x00\x00\x03\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x0b")
+	copy(header[256:], "/etc/passwd")
+	flavor.Origin.Pack = ""
+	m.extra[name], m.extra[name+".sig"] = header, sign(header)
+	m.extra[name+".sha256"] = fmt.Appendf(nil, "%x  a-2.raw.gz\n", sha256.Sum256(header))
+	run(`the disk is refused: it has a backing file ("/etc/passwd")`)
 	if _, err := e.Run(t.Context(), Selection{Only: []string{"a"}}); err == nil || !strings.Contains(err.Error(), "not supported yet: customising a disk that upstream made") {
 		t.Error(err)
 	}
