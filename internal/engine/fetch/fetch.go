@@ -211,6 +211,16 @@ func (f *Fetcher) try(ctx context.Context, it Item, blob string, progress func(i
 		have = 0
 	}
 	if have < it.Size {
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		stall := time.AfterFunc(f.stall(), func() { cancel(errStall) })
+		defer stall.Stop()
+		silent := func(err error) error {
+			if errors.Is(context.Cause(ctx), errStall) {
+				return fmt.Errorf("nothing came for %s", f.stall())
+			}
+			return err
+		}
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, it.URL, nil)
 		if err != nil {
 			return &finalError{err}
@@ -220,7 +230,7 @@ func (f *Fetcher) try(ctx context.Context, it Item, blob string, progress func(i
 		}
 		resp, err := f.client().Do(req)
 		if err != nil {
-			return err
+			return silent(err)
 		}
 		defer resp.Body.Close()
 		switch {
@@ -247,14 +257,19 @@ func (f *Fetcher) try(ctx context.Context, it Item, blob string, progress func(i
 			return &finalError{event.WithRemedy(fmt.Errorf("%s: the server answered %s", it.URL, resp.Status), "%s", remedy(nil, it.URL))}
 		}
 		progress(have)
-		n, err := io.Copy(io.MultiWriter(part, sum), &meter{io.LimitReader(resp.Body, it.Size-have+1), progress})
+		n, err := io.Copy(io.MultiWriter(part, sum), &meter{io.LimitReader(resp.Body, it.Size-have+1), func(n int64) {
+			if n > 0 {
+				stall.Reset(f.stall())
+			}
+			progress(n)
+		}})
 		have += n
 		if err != nil {
 			progress(-have)
 			if errors.Is(err, syscall.ENOSPC) {
 				return &finalError{Explain(err, f.Cache.Dir())}
 			}
-			return err
+			return silent(err)
 		}
 	} else {
 		progress(have)

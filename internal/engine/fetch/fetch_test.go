@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -305,5 +306,34 @@ func TestDiskFull(t *testing.T) {
 	var r *event.Remedied
 	if !errors.As(err, &r) || !strings.Contains(r.Remedy, "free space there, or choose another folder with --cache") {
 		t.Errorf("full half way: %v", err)
+	}
+}
+
+// A server that falls silent in the middle of a file is given up, and asked again for the rest.
+func TestPackagesThatStall(t *testing.T) {
+	data := []byte(strings.Repeat("package ", 1000))
+	var asked atomic.Int32
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if asked.Add(1) == 1 {
+			w.Header().Set("Content-Length", strconv.Itoa(len(data)))
+			_, _ = w.Write(data[:4000])
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+			return
+		}
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
+	}))
+	defer s.Close()
+	c, err := OpenCache(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	item := Item{URL: s.URL + "/x.deb", Size: int64(len(data)), SHA256: fmt.Sprintf("%x", sha256.Sum256(data))}
+	f := &Fetcher{Cache: c, Backoff: time.Millisecond, Stall: 100 * time.Millisecond, Tries: 1}
+	if err := f.All(context.Background(), []Item{item}, nil); err == nil || !strings.Contains(err.Error(), "nothing came for 100ms") {
+		t.Fatal(err)
+	}
+	if err := f.All(context.Background(), []Item{item}, nil); err != nil || asked.Load() != 2 {
+		t.Errorf("%v, asked %d times", err, asked.Load())
 	}
 }
