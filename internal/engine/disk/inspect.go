@@ -124,6 +124,9 @@ const (
 	dirty, corrupt, dataFile, compressionType, extendedL2 = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 4
 )
 
+// maxFirstTable is how many entries QEMU takes of the first table.
+const maxFirstTable = 4 << 20
+
 // Header extensions.
 const (
 	endOfExtensions = 0
@@ -194,7 +197,7 @@ func qcow2(r io.ReaderAt, head []byte, size int64) (*Facts, error) {
 	}
 	// The first table has an entry for each part of the disk that a second table covers.
 	covered := uint64(facts.ClusterSize) * uint64(facts.ClusterSize) / entry
-	if need := (virtual + covered - 1) / covered; uint64(u32(36)) < need || uint64(u32(36)) > need+1024 {
+	if need := (virtual + covered - 1) / covered; uint64(u32(36)) < need || u32(36) > maxFirstTable {
 		return nil, fmt.Errorf("its first table has %d entries, %d are needed", u32(36), need)
 	}
 	if err := inside("first table", u64(40), uint64(u32(36))*8, uint64(facts.ClusterSize), size); err != nil {

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -278,6 +279,10 @@ func (w *Web) try(ctx context.Context, method, address string) (*Document, error
 func plainly(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
+	}
+	var dns *net.DNSError
+	if errors.As(err, &dns) {
+		return fmt.Errorf("the name %s cannot be resolved", dns.Name)
 	}
 	var u *url.Error
 	if errors.As(err, &u) {
