@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -136,12 +137,18 @@ func (c *chart) seen(p engine.Plan) bool {
 		}
 		r.others = append(r.others, [2]string{strings.TrimPrefix(h.target, r.id+":"), h.reason})
 		if !ofRelease && p.Action == engine.Fail && len(r.targets) == 0 {
-			r.reason = h.reason
+			r.reason = brief(h.reason)
 		}
 		return true
 	}
 	return true // a row that the catalogue does not have
 }
+
+// addresses are what takes the room of a reason where there is little of it.
+var addresses = regexp.MustCompile(`https?://\S+: `)
+
+// brief is a reason without the addresses in it, for a line of the chart; the details have all of it.
+func brief(reason string) string { return addresses.ReplaceAllString(reason, "") }
 
 // look takes over what a look found of a target that no run has touched since.
 func (t *target) look(p *planned) {
@@ -153,7 +160,7 @@ func (t *target) look(p *planned) {
 	case engine.Build:
 		t.state, t.note = ready, "stale: "+p.reason
 	case engine.Fail:
-		t.state, t.note = failed, p.reason
+		t.state, t.note = failed, brief(p.reason)
 	default:
 		t.state, t.note = skipped, p.reason
 	}
@@ -187,9 +194,9 @@ func (r *row) found() (state, string) {
 	}
 	switch {
 	case n > 0 && n == len(r.targets):
-		return failed, first.plan.reason
+		return failed, brief(first.plan.reason)
 	case n > 0:
-		return failed, fmt.Sprintf("%d of %d: %s", n, len(r.targets), first.plan.reason)
+		return failed, fmt.Sprintf("%d of %d: %s", n, len(r.targets), brief(first.plan.reason))
 	case strings.HasPrefix(r.reason, "its releases could not be found"):
 		return failed, r.reason
 	}
