@@ -128,7 +128,11 @@ func facts(f *catalog.Flavor) [][2]string {
 		}
 		names = append(names, name)
 	}
-	add("releases", strings.Join(names, "; "))
+	if v := f.Versions; v != nil {
+		add("releases", "found at "+v.Listing+v.JSON+v.Redirect+v.Sums)
+	} else {
+		add("releases", strings.Join(names, "; "))
+	}
 	if f.Origin != nil {
 		kind := f.Origin.Kind
 		if f.Origin.Format != "" {
