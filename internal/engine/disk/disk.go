@@ -26,7 +26,7 @@ import (
 
 // Version names what this package makes of the same inputs. It is part of every content key: whoever changes the
 // result changes it.
-const Version = "1"
+const Version = "2"
 
 // Spec says what to build.
 type Spec struct {
@@ -170,23 +170,7 @@ func (b *build) expand(text string) string {
 
 // compress makes the qcow2. zlib clusters: older hypervisors cannot open others.
 func (b *build) compress(ctx context.Context) error {
-	return command.Run(ctx, command.Command{Name: "qemu-img", Args: []string{"convert", "-p", "-c", "-f", "raw", "-O", "qcow2", "-o", "compat=1.1,lazy_refcounts=off",
-		b.raw, filepath.Join(b.Dir, "disk.qcow2")}, Env: b.env(), Stdout: &percent{b.scope}}, b.scope)
-}
-
-// percent reads qemu-img's progress: "    (12.34/100%)\r".
-type percent struct{ scope *event.Scope }
-
-func (p *percent) Write(data []byte) (int, error) {
-	text := string(data)
-	if i := strings.LastIndexByte(text, '('); i >= 0 {
-		if j := strings.IndexByte(text[i:], '/'); j > 0 {
-			if v, err := strconv.ParseFloat(text[i+1:i+j], 64); err == nil {
-				p.scope.Progress(int64(v), 100, "% compressed")
-			}
-		}
-	}
-	return len(data), nil
+	return Compress(ctx, b.raw, filepath.Join(b.Dir, "disk.qcow2"), Compression{}, func(done, total int64) { b.scope.Progress(done, total, "bytes") })
 }
 
 // keep hashes the disk and puts the results together.
