@@ -37,6 +37,13 @@ type Command struct {
 	Isolated bool
 	// Offline, with Isolated, leaves the program without any network.
 	Offline bool
+	// Network is a network namespace that the program is put into; nil: the caller's.
+	Network *os.File
+	// MaxMemory and MaxFile bound the address space of each process and the size of each file that is written, in bytes;
+	// 0: no bound.
+	MaxMemory, MaxFile int64
+	// MaxTime bounds how long the program may run; 0: no bound.
+	MaxTime time.Duration
 	// Grace is how long a cancelled program may take to end by SIGTERM before SIGKILL; 0 means 3 s.
 	Grace time.Duration
 }
@@ -169,6 +176,21 @@ func Start(ctx context.Context, c Command, scope *event.Scope) (*Process, error)
 		args = append(append(isolation(c.Offline), path), args...)
 		path = wrapper
 	}
+	if c.MaxMemory > 0 || c.MaxFile > 0 {
+		wrapper, err := Look("prlimit")
+		if err != nil {
+			return nil, err
+		}
+		words := []string{"--core=0"}
+		if c.MaxMemory > 0 {
+			words = append(words, fmt.Sprintf("--as=%d", c.MaxMemory))
+		}
+		if c.MaxFile > 0 {
+			words = append(words, fmt.Sprintf("--fsize=%d", c.MaxFile))
+		}
+		args = append(append(words, path), args...)
+		path = wrapper
+	}
 	cmd := exec.Command(path, args...)
 	cmd.Env = Environment(c.Env...)
 	cmd.Dir, cmd.Stdin = c.Dir, c.Stdin
@@ -187,15 +209,27 @@ func Start(ctx context.Context, c Command, scope *event.Scope) (*Process, error)
 	cmd.WaitDelay = 5 * time.Second // a grandchild that kept the pipe open
 
 	reaper.Do(func() { _ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) })
+	stop := func() {}
+	if c.MaxTime > 0 {
+		ctx, stop = context.WithTimeoutCause(ctx, c.MaxTime, fmt.Errorf("it was given up after %s", c.MaxTime))
+	}
 	p := &Process{done: make(chan struct{})}
 	started := make(chan error, 1)
 	go func() {
-		// The death signal is bound to the thread that starts the child: it has to stay.
+		// The death signal is bound to the thread that starts the child: it has to stay. It is not used for anything else
+		// afterwards, wherever it has gone.
 		runtime.LockOSThread()
 		defer close(p.done)
+		defer stop()
 		if err := ctx.Err(); err != nil {
 			started <- context.Cause(ctx)
 			return
+		}
+		if c.Network != nil {
+			if err := unix.Setns(int(c.Network.Fd()), unix.CLONE_NEWNET); err != nil {
+				started <- fmt.Errorf("%s: entering its network: %w", c.Name, err)
+				return
+			}
 		}
 		if err := cmd.Start(); err != nil {
 			started <- fmt.Errorf("%s: %w", c.Name, err)
