@@ -40,6 +40,8 @@ type Catalog struct {
 	Base    Base     `toml:"base"`
 	Flavors []Flavor `toml:"flavor"` // in the order of the chart
 
+	Managers map[string]Manager `toml:"manager"` // package managers by name
+
 	lines map[string]int // where each flavor begins, by its id
 }
 
@@ -160,6 +162,8 @@ type Release struct {
 	Pin      bool              `toml:"pin"`       // it counts whatever Versions finds
 	Skip     string            `toml:"skip"`      // why it does not count
 
+	Untouched string `toml:"untouched"` // why nothing is changed inside of its disk, unlike other releases'; "" if it is
+
 	Known map[string]string `toml:"-"` // what finding it told besides
 }
 
@@ -177,8 +181,9 @@ type Origin struct {
 	Member    string            `toml:"member"`   // glob of the file wanted of a tar archive; "": it is none
 	Checksum  *Checksum         `toml:"checksum"` // nil if a JSON document told it
 	Signature *Signature        `toml:"signature"`
-	Install   string            `toml:"install"`  // file of an unattended installation, below the catalogue's folder; "": none is described
-	Unsigned  string            `toml:"unsigned"` // without Signature: what was looked for, in a few words
+	Customise *Customise        `toml:"customise"` // of image: what is done to the disk; nil: not described yet
+	Install   string            `toml:"install"`   // file of an unattended installation, below the catalogue's folder; "": none is described
+	Unsigned  string            `toml:"unsigned"`  // without Signature: what was looked for, in a few words
 
 	// Packages origin.
 	Format    string            `toml:"format"`     // "deb"; of a disk "qcow2" or "raw"; of an installer "iso" or "raw"
@@ -206,6 +211,53 @@ type Signature struct {
 	URL  string   `toml:"url"`  // template; {url} is the file's, {checksum} the checksum's; "": the checksum file holds it
 	Of   string   `toml:"of"`   // what is signed: "checksum", "file" (as it is downloaded), "disk" (unpacked)
 	Keys []string `toml:"keys"` // fingerprints of those accepted, for releases without signed_by
+}
+
+// Manager says how a package manager is used inside a guest: as lines of shell that root runs there, with set -eu.
+type Manager struct {
+	Env      map[string]string `toml:"env"`      // set for everything that is run
+	Refresh  []string          `toml:"refresh"`  // make the archive's indexes known
+	Update   []string          `toml:"update"`   // install every update
+	Install  string            `toml:"install"`  // install {packages}
+	Offers   string            `toml:"offers"`   // succeed if the archive has {package}
+	List     string            `toml:"list"`     // print what is installed: lines of NAME VERSION ARCH, and bytes where it knows them
+	Clean    []string          `toml:"clean"`    // remove downloads and indexes
+	Licences []string          `toml:"licences"` // globs of the licence files
+}
+
+// Ways of customising a disk.
+const (
+	Chroot   = "chroot"  // mounted on the host, the guest's own programs confined: fast; for disks that are trusted
+	Guestfs  = "guestfs" // inside libguestfs' appliance
+	SelfBoot = "boot"    // by the guest itself, booted with a seed
+)
+
+// Ways lists the ways of customising, the fastest first.
+var Ways = []string{Chroot, Guestfs, SelfBoot}
+
+// Parts of customising, in their order. A flavor can be without some of them.
+const (
+	PartUpdate   = "update"   // every update
+	PartPackages = "packages" // the project's default packages
+	PartAgent    = "agent"    // the guest agent enabled, and allowed what KubeVirt asks of it
+	PartSELinux  = "selinux"  // the agent may write ssh keys; files are labelled
+	PartConsole  = "console"  // the kernel speaks on the serial port
+	PartClean    = "clean"    // what must not be the same on two machines removed
+)
+
+// Parts lists the parts in their order.
+var Parts = []string{PartUpdate, PartPackages, PartAgent, PartSELinux, PartConsole, PartClean}
+
+// Customise says what is done to a disk that upstream made. Origin's Packages, Files, Run and Licences belong to it, too.
+type Customise struct {
+	Manager string            `toml:"manager"` // a name of [manager.…]; "" where there is none
+	Ways    []string          `toml:"ways"`    // those that the guest can be customised in; empty where every part is left out
+	Root    int               `toml:"root"`    // number of the root file system's partition; 0: the largest with a Linux file system
+	Trusted string            `toml:"trusted"` // why the host may mount the disk though nobody has signed it; "" if it may not
+	Prepare []string          `toml:"prepare"` // shell commands before everything else, with the network
+	Agent   string            `toml:"agent"`   // the guest agent's service; "" means qemu-guest-agent
+	Seed    string            `toml:"seed"`    // what the guest reads at its first boot, for the way boot: "cloud-init"
+	Without map[string]string `toml:"without"` // parts left out, each with its reason
 }
 
 // File is one text file in a guest.

@@ -240,7 +240,11 @@ var headings = func() map[string][]string {
 			case ft.Kind() == reflect.Slice && ft.Elem().Kind() == reflect.Struct:
 				walk(ft.Elem(), below, "[["+below+"]]")
 			case ft.Kind() == reflect.Map && ft.Elem().Kind() == reflect.Struct:
-				walk(ft.Elem(), below+".ARCH", "["+below+".ARCH]")
+				any := ".NAME"
+				if ft.Key() == reflect.TypeFor[Arch]() {
+					any = ".ARCH"
+				}
+				walk(ft.Elem(), below+any, "["+below+any+"]")
 			}
 		}
 	}

@@ -17,24 +17,27 @@ import (
 // What ends up in registry paths, tags, file names, a table or arguments of programs has to fit these. None of them fits
 // a text with "..", a space, a control character, or a dash at its beginning.
 var (
-	idForm          = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
-	versionForm     = regexp.MustCompile(`^[a-z0-9]+([._-][a-z0-9]+)*$`)
-	packageForm     = regexp.MustCompile(`^[a-z0-9]([a-z0-9+.-]*[a-z0-9+])?$`) // with a dash at its end apt would remove it
-	archNameForm    = regexp.MustCompile(`^[a-z0-9]+([_-][a-z0-9]+)*$`)
-	fingerprintForm = regexp.MustCompile(`^([0-9A-F]{16}|[0-9A-F]{40}|[0-9A-F]{64})$`) // of minisign and signify, of OpenPGP, of RSA
-	userForm        = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
-	modeForm        = regexp.MustCompile(`^0[0-7]{3}$`)
-	platformForm    = regexp.MustCompile(`^[a-z0-9]+-[a-z0-9]+$`)
-	pathForm        = regexp.MustCompile(`^(/[A-Za-z0-9_+.@:~-]+)+$`)
-	globForm        = regexp.MustCompile(`^(/[A-Za-z0-9_+.@:~*?-]+)+$`)
-	targetForm      = regexp.MustCompile(`^/?[A-Za-z0-9_+.@:~-]+(/[A-Za-z0-9_+.@:~-]+)*$`)
-	partitionForm   = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*(/[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*)*$`)
-	wordForm        = regexp.MustCompile(`^[A-Za-z0-9]+([._/-][A-Za-z0-9]+)*$`) // a suite or component of an archive
-	addressForm     = regexp.MustCompile(`^https?://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?([/?#][A-Za-z0-9_/.~&+,=:@?#%-]*)?$`)
-	repositoryForm  = regexp.MustCompile(`^(localhost|[a-zA-Z0-9-]+(\.[a-zA-Z0-9-]+)+|[a-zA-Z0-9.-]+:[0-9]{1,5})((/[a-z0-9]+([._-]+[a-z0-9]+)*)*)$`)
-	imageForm       = regexp.MustCompile(`^([a-zA-Z0-9.-]+(:[0-9]{1,5})?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(@sha256:[0-9a-f]{64})?$`)
-	sourceForm      = regexp.MustCompile(`^deb(-src)? (\[ ?((arch|signed-by)=[A-Za-z0-9/._,-]+ ?)+\] )?(\S.*)$`)
-	plain           = regexp.MustCompile(`^[A-Za-z0-9/._+-]+$`)
+	idForm           = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
+	versionForm      = regexp.MustCompile(`^[a-z0-9]+([._-][a-z0-9]+)*$`)
+	guestPackageForm = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9+._-]*[A-Za-z0-9+])?$`)
+	environmentForm  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	serviceForm      = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9@._-]*[A-Za-z0-9])?$`)
+	packageForm      = regexp.MustCompile(`^[a-z0-9]([a-z0-9+.-]*[a-z0-9+])?$`) // with a dash at its end apt would remove it
+	archNameForm     = regexp.MustCompile(`^[a-z0-9]+([_-][a-z0-9]+)*$`)
+	fingerprintForm  = regexp.MustCompile(`^([0-9A-F]{16}|[0-9A-F]{40}|[0-9A-F]{64})$`) // of minisign and signify, of OpenPGP, of RSA
+	userForm         = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
+	modeForm         = regexp.MustCompile(`^0[0-7]{3}$`)
+	platformForm     = regexp.MustCompile(`^[a-z0-9]+-[a-z0-9]+$`)
+	pathForm         = regexp.MustCompile(`^(/[A-Za-z0-9_+.@:~-]+)+$`)
+	globForm         = regexp.MustCompile(`^(/[A-Za-z0-9_+.@:~*?-]+)+$`)
+	targetForm       = regexp.MustCompile(`^/?[A-Za-z0-9_+.@:~-]+(/[A-Za-z0-9_+.@:~-]+)*$`)
+	partitionForm    = regexp.MustCompile(`^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*(/[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*)*$`)
+	wordForm         = regexp.MustCompile(`^[A-Za-z0-9]+([._/-][A-Za-z0-9]+)*$`) // a suite or component of an archive
+	addressForm      = regexp.MustCompile(`^https?://[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?([/?#][A-Za-z0-9_/.~&+,=:@?#%-]*)?$`)
+	repositoryForm   = regexp.MustCompile(`^(localhost|[a-zA-Z0-9-]+(\.[a-zA-Z0-9-]+)+|[a-zA-Z0-9.-]+:[0-9]{1,5})((/[a-z0-9]+([._-]+[a-z0-9]+)*)*)$`)
+	imageForm        = regexp.MustCompile(`^([a-zA-Z0-9.-]+(:[0-9]{1,5})?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(@sha256:[0-9a-f]{64})?$`)
+	sourceForm       = regexp.MustCompile(`^deb(-src)? (\[ ?((arch|signed-by)=[A-Za-z0-9/._,-]+ ?)+\] )?(\S.*)$`)
+	plain            = regexp.MustCompile(`^[A-Za-z0-9/._+-]+$`)
 )
 
 const (
@@ -145,6 +148,9 @@ func (p place) each(list []string, form *regexp.Regexp, write string) {
 
 func (v *validator) check(root place) {
 	v.project(root.in("project"))
+	for _, name := range sortedKeys(v.Managers) {
+		v.manager(root.in("manager").in(name), name)
+	}
 	flavors := root.in("flavor")
 	if len(v.Flavors) == 0 {
 		flavors.say("there is none: write at least one table [[flavor]]")
@@ -341,8 +347,9 @@ func (v *validator) releases(list place, f *Flavor) {
 				p.in("pin").say("it cannot be pinned and skipped: leave one of them out")
 			}
 		}
+		p.in("untouched").text(r.Untouched)
 		p.in("words").words(r.Words, nil)
-		v.translations(p.in("packages"), r.Packages)
+		v.translations(p.in("packages"), r.Packages, f.Origin != nil && f.Origin.Kind == "image")
 		if o := f.Origin; o != nil && o.Kind == "packages" {
 			if len(r.SignedBy) == 0 {
 				p.in("signed_by").say("is missing: write the fingerprints of the keys that sign the archive")
@@ -372,14 +379,21 @@ func (p place) fingerprints(list []string) {
 	}
 }
 
-// translations checks the names that the project's packages have elsewhere.
-func (v *validator) translations(p place, m map[string]string) {
+// translations checks the names that the project's packages have elsewhere. With choice, a name can be several, of which
+// the first that is offered counts, and nothing at the end: "fastfetch|screenfetch|".
+func (v *validator) translations(p place, m map[string]string, choice bool) {
 	for _, from := range sortedKeys(m) {
 		one := p.in(from)
 		if !slices.Contains(v.Project.Packages, from) {
 			one.say("is none of the project's packages: write one of %s", strings.Join(v.Project.Packages, ", "))
 		}
-		if m[from] != "" {
+		switch {
+		case m[from] == "":
+		case choice:
+			for _, name := range strings.Split(strings.TrimSuffix(m[from], "|"), "|") {
+				one.form(name, guestPackageForm, packageRule+`, several with | between them of which the first that is offered counts, a | at the end if there may be none, or "" to leave it out`)
+			}
+		default:
 			one.form(m[from], packageForm, packageRule+`, or "" to leave it out`)
 		}
 	}
@@ -396,6 +410,7 @@ func (v *validator) origin(p place, f *Flavor, found scope) {
 		v.packages(p, f)
 	case "image", "installer":
 		p.described(f, found)
+		v.customise(p, f)
 	case "none":
 		if p.in("reason").text(o.Reason); o.Reason == "" {
 			p.in("reason").say("is missing: write why there is nothing to take, in a few words")
@@ -439,7 +454,7 @@ func (v *validator) packages(p place, f *Flavor) {
 	for i, a := range o.Archives {
 		archives.item(i, "").archive(a, a, `"URL SUITE COMPONENT…"`)
 	}
-	v.translations(p.in("packages"), o.Packages)
+	v.translations(p.in("packages"), o.Packages, false)
 	p.in("system").each(o.System, packageForm, packageRule+"; {arch} stands for the archive's spelling")
 	for i, s := range o.Sources {
 		item := p.in("sources").item(i, "")
@@ -453,22 +468,34 @@ func (v *validator) packages(p place, f *Flavor) {
 	if strings.ContainsFunc(o.Cmdline, func(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune("\"'`$\\;|&<>{}#", r) }) {
 		p.in("cmdline").say("%s: write kernel arguments without quotes or characters that a shell reads", quote(o.Cmdline))
 	}
-	for i, line := range o.Run {
-		if item := p.in("run").item(i, ""); strings.TrimSpace(line) == "" {
-			item.say("holds an empty command: write a line of shell, or leave it out")
-		} else {
-			item.text(line)
-		}
-	}
-	for i, g := range o.Licences {
-		item := p.in("licences").item(i, "")
-		item.form(g, globForm, "an absolute path, with * where any name fits, without ..")
-	}
+	p.in("run").commands(o.Run)
+	p.in("licences").globs(o.Licences)
 	v.files(p.in("file"), o.Files)
 	for _, a := range sortedKeys(o.Boot) {
 		if one := p.in("boot").in(string(a)); one.arch(a) {
 			v.boot(one, o.Boot[a])
 		}
+	}
+}
+
+// commands checks lines of shell.
+func (p place) commands(list []string) {
+	for i, line := range list {
+		p.item(i, "").command(line)
+	}
+}
+
+func (p place) command(line string) {
+	if strings.TrimSpace(line) == "" {
+		p.say("holds an empty command: write a line of shell, or leave it out")
+	} else {
+		p.text(line)
+	}
+}
+
+func (p place) globs(list []string) {
+	for i, g := range list {
+		p.item(i, "").form(g, globForm, "an absolute path, with * where any name fits, without ..")
 	}
 }
 
