@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/customise"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/fetch"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/integrity"
@@ -55,6 +56,7 @@ type Engine struct {
 	images   *fetch.Fetcher // of upstream's own addresses
 	client   *http.Client
 	logs     string
+	host     customise.Host
 
 	keyMu  sync.Mutex
 	signer *trust.Signer

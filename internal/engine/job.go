@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,6 +23,7 @@ import (
 	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/command"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/container"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/customise"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/disk"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/fetch"
@@ -40,21 +42,27 @@ type job struct {
 	asking    *asking
 	repo      publish.Repository
 	snapshot  *upstream.Snapshot
-	key       string // content key, hex
+	key       string // recipe key, hex: what is known of the guest before its disk is made
+	content   string // content key, hex: of a packages origin the same; of an image its packages are in it, too
+	source    string // upstream's disk, of an image origin
+	dated     []string
 	published *publish.State
 	plan      Plan
 	nothing   map[Stage]string // why a stage has nothing to do; nil: there is something to do
 
-	disk    *disk.Disk
-	folder  string // where the disk is
-	pulled  time.Time
-	image   v1.Image
-	digest  v1.Hash
-	index   v1.ImageIndex
-	tested  string
-	sigs    map[v1.Hash]v1.Image
-	unlock  func()
-	reached Stage
+	way      string // of customising
+	signedBy string // number of the key that has signed what is published
+	record   diskRecord
+	disk     *disk.Disk
+	folder   string // where the disk is
+	pulled   time.Time
+	image    v1.Image
+	digest   v1.Hash
+	index    v1.ImageIndex
+	tested   string
+	sigs     map[v1.Hash]v1.Image
+	unlock   func()
+	reached  Stage
 
 	result Result
 }
@@ -88,8 +96,9 @@ func (j *job) query(flavor *catalog.Flavor, release *catalog.Release, only []str
 		Lock:  func(ctx context.Context, name string) (func(), error) { return j.e.cache.Lock(ctx, name, scope) }}
 }
 
-// contentKey names what the guest is made of: its packages and the recipe. It decides whether there is anything new.
-func (j *job) contentKey() (string, error) {
+// recipeKey names everything that is known of a guest before its disk is made: what upstream has, and what is done to
+// it. Of a packages origin that is all there is to know; what a guest's own package manager brings shows later.
+func (j *job) recipeKey() (string, error) {
 	o := j.target.Flavor.Origin
 	b := o.Boot[j.target.Arch]
 	b.Firmware, b.Memory = nil, 0 // what the test uses is not in the guest
@@ -106,18 +115,49 @@ func (j *job) contentKey() (string, error) {
 		Licences     []string
 		Files        []catalog.File
 		Boot         map[catalog.Arch]catalog.Boot
+		Customise    *catalog.Customise `json:",omitempty"`
+		Manager      *catalog.Manager   `json:",omitempty"`
+		Translations map[string]string  `json:",omitempty"`
+		Untouched    string             `json:",omitempty"`
+	}
+	rec := recipe{Kind: o.Kind, Format: o.Format, Archives: o.Archives, ArchNames: o.ArchNames, Packages: o.Packages, System: o.System, Sources: o.Sources, Cmdline: o.Cmdline,
+		Run: o.Run, Licences: o.Licences, Files: o.Files, Boot: map[catalog.Arch]catalog.Boot{j.target.Arch: b}}
+	builder, roots := disk.Version, j.snapshot.Roots
+	if c := o.Customise; c != nil {
+		builder = customise.Version + "/" + disk.Version
+		roots = j.e.cfg.Catalog.Project.Packages
+		m := j.e.cfg.Catalog.Managers[c.Manager]
+		same := *c
+		same.Ways, same.Trusted = nil, "" // every way leaves the same
+		rec.Customise, rec.Manager, rec.Translations, rec.Untouched = &same, &m, j.target.Release.Packages, o.Untouched(j.target.Release)
+		// An image that nobody has signed yet may be named by another algorithm's checksum, or none: its address is in it.
+		if j.snapshot.Checksum == "" {
+			roots = append(slices.Clone(roots), j.snapshot.URL)
+		}
 	}
 	data, err := json.Marshal(struct {
 		Builder, Arch, Codename, Size, Snapshot string
 		Roots                                   []string
 		Origin                                  recipe
-	}{disk.Version, string(j.target.Arch), j.target.Release.Codename, j.e.cfg.Catalog.Project.DiskSize, j.snapshot.Checksum, j.snapshot.Roots,
-		recipe{o.Kind, o.Format, o.Archives, o.ArchNames, o.Packages, o.System, o.Sources, o.Cmdline, o.Run, o.Licences, o.Files, map[catalog.Arch]catalog.Boot{j.target.Arch: b}}})
+	}{builder, string(j.target.Arch), j.target.Release.Codename, j.e.cfg.Catalog.Project.DiskSize, j.snapshot.Checksum, roots, rec})
 	if err != nil {
 		return "", err
 	}
 	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:]), nil
+}
+
+// contentKey names a guest whose packages are known: its recipe and them.
+func contentKey(recipe string, packages []byte) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%s\n%s", recipe, packages)
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// settled says whether the recipe alone tells what the guest is made of.
+func (j *job) settled() bool {
+	o := j.target.Flavor.Origin
+	return o.Kind != "image" || o.Customise == nil || o.Untouched(j.target.Release) != ""
 }
 
 func (j *job) resolve(ctx context.Context, scope *event.Scope) (string, error) {
@@ -149,15 +189,28 @@ func (j *job) resolve(ctx context.Context, scope *event.Scope) (string, error) {
 		return "", err
 	}
 	j.published = c.state
-	if j.key, err = j.contentKey(); err != nil {
+	if j.key, err = j.recipeKey(); err != nil {
 		return "", err
 	}
+	if j.settled() {
+		j.content = j.key
+	} else if j.cached() { // made lately: its packages are known
+		j.content = j.record.Content
+		j.disk = nil // the stages say it themselves
+	}
+	if o := j.target.Flavor.Origin; o.Kind == "image" && o.Customise != nil {
+		if j.way, j.plan.WayReason, err = j.e.host.Choose(ctx, o, j.target.Release, j.target.Arch, signed(s.Signature), false); err != nil {
+			j.plan.WayReason = err.Error()
+		}
+		j.plan.Way = j.way
+	}
+	j.dated = c.tags
 	labels := j.published.Labels()
 	if labels != nil {
 		j.plan.Published = &Published{Digest: j.published.Entry.Digest.String(), Tags: append([]string{j.target.Release.Version}, c.tags...), ContentKey: labels[container.LabelContentKey]}
 		j.plan.Published.Date, _ = time.Parse(time.RFC3339, labels["org.opencontainers.image.created"])
 	}
-	if err := j.decide(ctx, labels, c.tags); err != nil {
+	if err := j.decide(ctx, labels); err != nil {
 		return "", err
 	}
 	what := fetch.Size(s.Size)
@@ -175,53 +228,86 @@ var fingerprints = regexp.MustCompile(`\b[0-9A-F]{24}([0-9A-F]{16})\b`)
 // keyIDs shortens the fingerprints in a text to key IDs, their last 16 digits, for lines that people read.
 func keyIDs(text string) string { return fingerprints.ReplaceAllString(text, "$1") }
 
+// signed says whether a signature is verified with a pinned key, now or while the file is fetched.
+func signed(signature string) bool {
+	return strings.HasPrefix(signature, "verified ") || strings.HasPrefix(signature, "over the file by ")
+}
+
 // decide compares what is newest with what is published.
-func (j *job) decide(ctx context.Context, labels map[string]string, dated []string) error {
+func (j *job) decide(ctx context.Context, labels map[string]string) error {
 	j.plan.Action = Build
-	switch have := labels[container.LabelContentKey]; {
+	have, recipe := labels[container.LabelContentKey], labels[container.LabelRecipe]
+	switch {
 	case j.published == nil:
 		j.plan.Reason = "not published yet"
 	case labels == nil:
 		j.plan.Reason = "published for other architectures only"
-	case have != "sha256:"+j.key:
-		j.plan.Reason = fmt.Sprintf("the guest has changed: published is content %s, newest is %s", short(have), short(j.key))
+	case j.content == "" && recipe == "sha256:"+j.key:
+		j.plan.Reason = "upstream's disk is the published one: whether its packages have updates shows when they are installed"
+		if j.force {
+			j.plan.Reason = "asked for by --force"
+		}
+	case j.content == "":
+		j.plan.Reason = fmt.Sprintf("upstream or the recipe has changed: published is recipe %s, newest is %s", short(recipe), short(j.key))
+	case have != "sha256:"+j.content:
+		j.plan.Reason = fmt.Sprintf("the guest has changed: published is content %s, newest is %s", short(have), short(j.content))
 	case j.force:
 		j.plan.Reason = "asked for by --force"
 	default:
 		// The content is the same. What is published has to be whole, too.
-		key, err := j.e.verifier(ctx)
+		whole, why, err := j.whole(ctx)
 		if err != nil {
 			return err
 		}
-		if key == nil {
-			j.plan.Reason = "published, but there is no key yet to verify its signature with"
+		if !whole {
+			j.plan.Reason = why
 			return nil
 		}
-		for _, digest := range []v1.Hash{j.published.Index.Digest, j.published.Entry.Digest} {
-			sigs, err := publish.Signatures(ctx, j.repo, digest)
-			if err != nil {
-				return err
-			}
-			if err := trust.Verify(ctx, key, digest, sigs); err != nil {
-				j.plan.Reason = fmt.Sprintf("published, but %s: %v", digest, err)
-				return nil
-			}
-		}
-		entry := j.published.Entry.Digest
-		j.plan.Action, j.plan.Reason = None, fmt.Sprintf("content %s is published", short(j.key))
-		j.nothing = map[Stage]string{
-			Fetch:     fmt.Sprintf("the newest packages are those of the published image (content %s)", short(j.key)),
-			Customise: fmt.Sprintf("its disk is published: %s", labels[container.LabelDisk]),
-			Pack:      fmt.Sprintf("its container is published: %s", entry),
-			Test:      "tested before publication: " + labels[container.LabelTested],
-			Sign:      fmt.Sprintf("index and image are signed by key %s, verified just now", short(key.ID)),
-			Publish:   fmt.Sprintf("%s → %s", strings.Join(append([]string{j.target.Release.Version}, dated...), ", "), j.published.Index.Digest),
-		}
-		j.digest = entry
-		j.result.Image = j.repo.String() + "@" + j.published.Index.Digest.String()
-		j.result.Tags = j.plan.Published.Tags
+		j.plan.Action, j.plan.Reason = None, fmt.Sprintf("content %s is published", short(j.content))
+		j.rests(labels)
 	}
 	return nil
+}
+
+// whole says whether what is published is signed by the key that signs here, or why not.
+func (j *job) whole(ctx context.Context) (whole bool, why string, err error) {
+	key, err := j.e.verifier(ctx)
+	if err != nil {
+		return false, "", err
+	}
+	if key == nil {
+		return false, "published, but there is no key yet to verify its signature with", nil
+	}
+	for _, digest := range []v1.Hash{j.published.Index.Digest, j.published.Entry.Digest} {
+		sigs, err := publish.Signatures(ctx, j.repo, digest)
+		if err != nil {
+			return false, "", err
+		}
+		if err := trust.Verify(ctx, key, digest, sigs); err != nil {
+			return false, fmt.Sprintf("published, but %s: %v", digest, err), nil
+		}
+	}
+	j.signedBy = key.ID
+	return true, "", nil
+}
+
+// rests notes why nothing is left to do: the content is published.
+func (j *job) rests(labels map[string]string) {
+	entry := j.published.Entry.Digest
+	j.nothing = map[Stage]string{
+		Fetch:     fmt.Sprintf("the newest packages are those of the published image (content %s)", short(j.content)),
+		Customise: fmt.Sprintf("its disk is published: %s", labels[container.LabelDisk]),
+		Pack:      fmt.Sprintf("its container is published: %s", entry),
+		Test:      "tested before publication: " + labels[container.LabelTested],
+		Sign:      fmt.Sprintf("index and image are signed by key %s, verified just now", short(j.signedBy)),
+		Publish:   fmt.Sprintf("%s → %s", strings.Join(append([]string{j.target.Release.Version}, j.dated...), ", "), j.published.Index.Digest),
+	}
+	if j.target.Flavor.Origin.Kind == "image" {
+		j.nothing[Fetch] = fmt.Sprintf("upstream's disk and its newest packages are those of the published image (content %s)", short(j.content))
+	}
+	j.digest = entry
+	j.result.Image = j.repo.String() + "@" + j.published.Index.Digest.String()
+	j.result.Tags = j.plan.Published.Tags
 }
 
 func short(digest string) string {
@@ -234,9 +320,14 @@ func short(digest string) string {
 
 // diskRecord is what the cache knows of a finished disk.
 type diskRecord struct {
-	Disk   disk.Disk `json:"disk"`
-	Pulled time.Time `json:"pulled"`
+	Disk    disk.Disk `json:"disk"`
+	Pulled  time.Time `json:"pulled"`
+	Made    time.Time `json:"made"`    // when its packages were the newest
+	Content string    `json:"content"` // content key, hex
 }
+
+// fresh is how long the packages that a guest's own package manager brought count as the newest.
+const fresh = 20 * time.Hour
 
 // cached finds a finished disk of this content.
 func (j *job) cached() bool {
@@ -246,17 +337,14 @@ func (j *job) cached() bool {
 		return false
 	}
 	info, err := os.Stat(filepath.Join(j.folder, r.Disk.File))
-	if err != nil || info.Size() != r.Disk.Size {
+	if err != nil || info.Size() != r.Disk.Size || !j.settled() && (j.force || j.e.cfg.Now().Sub(r.Made).Abs() > fresh) {
 		return false
 	}
-	j.disk, j.pulled = &r.Disk, r.Pulled
+	j.disk, j.pulled, j.record = &r.Disk, r.Pulled, r
 	return true
 }
 
 func (j *job) fetch(ctx context.Context, scope *event.Scope) (string, error) {
-	if j.snapshot.File != nil {
-		return j.fetchFile(ctx, scope)
-	}
 	unlock, err := j.e.cache.Lock(ctx, "content-"+j.key, scope)
 	if err != nil {
 		return "", err
@@ -271,6 +359,9 @@ func (j *job) fetch(ctx context.Context, scope *event.Scope) (string, error) {
 		if err := j.e.cache.Store("pulled", j.key, j.pulled); err != nil {
 			return "", err
 		}
+	}
+	if j.snapshot.File != nil {
+		return j.fetchFile(ctx, scope)
 	}
 	if err := j.e.fetcher.All(ctx, items(j.snapshot), scope); err != nil {
 		return "", err
@@ -296,6 +387,7 @@ func (j *job) fetchFile(ctx context.Context, scope *event.Scope) (string, error)
 	if err != nil {
 		return "", err
 	}
+	j.source = got.Path
 	facts, err := disk.Inspect(got.Path, f.Format)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", s.URL, err)
@@ -355,6 +447,13 @@ func (j *job) customise(ctx context.Context, scope *event.Scope) (string, error)
 		}
 	}()
 	if j.disk != nil {
+		j.content = j.record.Content
+		if j.content == "" {
+			j.content = j.key
+		}
+		if err := j.compare(ctx, scope); err != nil {
+			return "", err
+		}
 		return "", event.Skipf("the disk is in the cache: sha256:%s, %s", short(j.disk.SHA256), fetch.Size(j.disk.Size))
 	}
 	size, err := catalog.ParseSize(j.e.cfg.Catalog.Project.DiskSize)
@@ -366,10 +465,30 @@ func (j *job) customise(ctx context.Context, scope *event.Scope) (string, error)
 		return "", err
 	}
 	defer release()
-	d, err := disk.Build(ctx, disk.Spec{Origin: j.target.Flavor.Origin, Arch: j.target.Arch, Codename: j.target.Release.Codename, Snapshot: j.snapshot,
-		Blob: j.e.cache.Blob, Key: j.key, Size: size, Dir: work}, scope)
+	var d *disk.Disk
+	o, made := j.target.Flavor.Origin, j.e.cfg.Now().UTC().Truncate(time.Second)
+	if o.Kind == "image" {
+		// Now it matters whether what looks possible is.
+		if j.way, j.plan.WayReason, err = j.e.host.Choose(ctx, o, j.target.Release, j.target.Arch, signed(j.snapshot.Signature), true); err != nil {
+			return "", event.WithRemedy(fmt.Errorf("this machine cannot customise the disk: %w", err), "kmi-tui doctor says what this machine can do")
+		}
+		scope.Logf("way: %s (%s)", j.way, j.plan.WayReason)
+		d, err = customise.Run(ctx, customise.Spec{Origin: o, Manager: j.e.cfg.Catalog.Managers[o.Customise.Manager], Release: j.target.Release, Arch: j.target.Arch,
+			Packages: j.e.cfg.Catalog.Project.Packages, Disk: j.source, Size: size, Way: j.way, Mirrors: j.e.mirrors(), Dir: work, Cache: j.e.cache.Path("appliance")}, scope)
+	} else {
+		d, err = disk.Build(ctx, disk.Spec{Origin: o, Arch: j.target.Arch, Codename: j.target.Release.Codename, Snapshot: j.snapshot,
+			Blob: j.e.cache.Blob, Key: j.key, Size: size, Dir: work}, scope)
+	}
 	if err != nil {
 		return "", err
+	}
+	j.content = j.key
+	if !j.settled() {
+		packages, err := os.ReadFile(filepath.Join(work, "result", d.Packages))
+		if err != nil {
+			return "", err
+		}
+		j.content = contentKey(j.key, packages)
 	}
 	if err := os.MkdirAll(filepath.Dir(j.folder), 0o755); err != nil {
 		return "", fetch.Explain(err, j.e.cache.Dir())
@@ -380,11 +499,35 @@ func (j *job) customise(ctx context.Context, scope *event.Scope) (string, error)
 	if err := os.Rename(filepath.Join(work, "result"), j.folder); err != nil {
 		return "", err
 	}
-	if err := j.e.cache.Store("disks", j.key, diskRecord{*d, j.pulled}); err != nil {
+	if err := j.e.cache.Store("disks", j.key, diskRecord{Disk: *d, Pulled: j.pulled, Made: made, Content: j.content}); err != nil {
 		return "", err
 	}
 	j.disk = d
-	return fmt.Sprintf("%s virtual, %s qcow2, sha256:%s", fetch.Size(d.VirtualSize), fetch.Size(d.Size), short(d.SHA256)), nil
+	what := fmt.Sprintf("%s virtual, %s qcow2, sha256:%s", fetch.Size(d.VirtualSize), fetch.Size(d.Size), short(d.SHA256))
+	if j.way != "" {
+		what += ", by " + j.way
+	}
+	return what, j.compare(ctx, scope)
+}
+
+// compare looks whether a disk that had to be made to know it has brought nothing new.
+func (j *job) compare(ctx context.Context, scope *event.Scope) error {
+	labels := j.published.Labels()
+	if j.settled() || j.force || labels == nil || labels[container.LabelContentKey] != "sha256:"+j.content {
+		return nil
+	}
+	whole, why, err := j.whole(ctx)
+	if err != nil {
+		return err
+	}
+	if !whole {
+		scope.Log(why)
+		return nil
+	}
+	j.plan.Action, j.plan.Reason = None, fmt.Sprintf("no package has changed: content %s is published", short(j.content))
+	scope.Log(j.plan.Reason)
+	j.rests(labels)
+	return nil
 }
 
 func (j *job) pack(ctx context.Context, scope *event.Scope) (string, error) {
@@ -414,10 +557,10 @@ func (j *job) pack(ctx context.Context, scope *event.Scope) (string, error) {
 		{Name: "architecture", Value: string(j.target.Arch)}, {Name: "level", Value: string(f.Level)}, {Name: "user", Value: f.User},
 		{Name: "source", Value: p.Source}, {Name: "commit", Value: commit}, {Name: "builder", Value: "kmi-tui " + j.e.cfg.Version},
 		{Name: "upstream", Value: j.snapshot.URL}, {Name: "upstream-build", Value: j.snapshot.Build}, {Name: "upstream-date", Value: j.snapshot.Date.Format(time.RFC3339)},
-		{Name: "pulled", Value: j.pulled.Format("2006-01-02")}, {Name: "checksum", Value: j.snapshot.Checksum}, {Name: "checksum-of", Value: "the sorted list of packages: name, version, architecture, SHA-256; each verified"},
+		{Name: "pulled", Value: j.pulled.Format("2006-01-02")}, {Name: "checksum", Value: j.snapshot.Checksum}, {Name: "checksum-of", Value: checksumOf(j.snapshot)},
 		{Name: "signature", Value: j.snapshot.Signature}, {Name: "trust", Value: j.snapshot.Trust}, {Name: "redistribution", Value: string(f.Redistribution)}, {Name: "documentation", Value: f.Docs}, {Name: "download", Value: f.Download}, {Name: "home", Value: f.Home}, {Name: "licence", Value: f.Licence},
 		{Name: "disk", Value: "/disk/" + container.DiskFile}, {Name: "disk-format", Value: j.disk.Format}, {Name: "disk-sha256", Value: j.disk.SHA256},
-		{Name: "disk-virtual-size", Value: strconv.FormatInt(j.disk.VirtualSize, 10)}, {Name: "content-key", Value: "sha256:" + j.key},
+		{Name: "disk-virtual-size", Value: strconv.FormatInt(j.disk.VirtualSize, 10)}, {Name: "content-key", Value: "sha256:" + j.content}, {Name: "recipe", Value: "sha256:" + j.key},
 		{Name: "tested", Value: j.tested}, {Name: "base", Value: baseName},
 		{Name: "verify", Value: "kmi-tui verify " + p.Public + "/" + f.ID + ":" + r.Version + " --key cosign.pub"},
 	}
@@ -432,7 +575,8 @@ func (j *job) pack(ctx context.Context, scope *event.Scope) (string, error) {
 		"org.opencontainers.image.vendor":        p.Name,
 		"org.opencontainers.image.created":       created.Format(time.RFC3339),
 		"org.opencontainers.image.base.name":     baseName,
-		container.LabelContentKey:                "sha256:" + j.key,
+		container.LabelContentKey:                "sha256:" + j.content,
+		container.LabelRecipe:                    "sha256:" + j.key,
 		container.LabelDisk:                      "sha256:" + j.disk.SHA256,
 		container.LabelLevel:                     string(f.Level),
 		container.LabelTested:                    j.tested,
@@ -463,6 +607,14 @@ func (j *job) pack(ctx context.Context, scope *event.Scope) (string, error) {
 	}
 	size, err := imageSize(j.image)
 	return fmt.Sprintf("image %s, %s on %s", j.digest, fetch.Size(size), baseName), err
+}
+
+// checksumOf says what a snapshot's checksum is of.
+func checksumOf(s *upstream.Snapshot) string {
+	if s.File != nil {
+		return "upstream's file, as it was downloaded"
+	}
+	return "the sorted list of packages: name, version, architecture, SHA-256; each verified"
 }
 
 func imageSize(img v1.Image) (size int64, err error) {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/customise"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/upstream"
 )
@@ -76,7 +77,7 @@ func (e *Engine) lineup(ctx context.Context, a *asking, f *catalog.Flavor, last 
 	if l.why = e.bare(f); l.why != "" {
 		return l
 	}
-	if kind := f.Origin.Kind; kind != "packages" && slices.Index(Stages, last) > slices.Index(Stages, Fetch) {
+	if f.Origin.Kind != "packages" && f.Origin.Customise == nil && slices.Index(Stages, last) > slices.Index(Stages, Fetch) {
 		_, l.why = e.end(Target{Flavor: f})
 		return l
 	}
@@ -157,16 +158,25 @@ func (e *Engine) targets(l lineup, selectors []selector) (targets []Target, othe
 func (e *Engine) end(t Target) (last Stage, why string) {
 	o := t.Flavor.Origin
 	switch {
-	case o.Kind == "image":
-		return Fetch, "not supported yet: customising a disk that upstream made"
+	case o.Kind == "image" && o.Customise == nil:
+		return Fetch, "not supported yet: how its disk is customised is not described"
 	case o.Kind == "installer" && o.Install != "":
 		return Fetch, "not supported yet: its unattended installation (" + o.Install + ") was never run against the real installer"
 	case o.Kind == "installer":
 		return Fetch, "not supported yet: no unattended installation from upstream's " + o.Format + " is described"
+	case o.Kind == "image":
+		// Whether the signature holds shows when it is asked for; that there is one is known.
+		if _, _, err := e.host.Choose(context.Background(), o, t.Release, t.Arch, o.Signature != nil, false); err != nil {
+			return Fetch, "not possible on this machine: " + err.Error()
+		}
+		if len(o.Boot[t.Arch].Firmware) == 0 {
+			return Pack, fmt.Sprintf("not supported yet: its boot test on %s is not described", t.Arch)
+		}
 	case o.Boot[t.Arch].Kernel == "":
 		return Fetch, fmt.Sprintf("not supported yet: no boot loader is described for %s", t.Arch)
-	case t.Arch != hostArch():
-		return Fetch, fmt.Sprintf("not supported yet: building for %s on a machine that is %s", t.Arch, hostArch())
+	case customise.Runs(t.Arch) != nil:
+		why, remedy := explain(customise.Runs(t.Arch))
+		return Fetch, fmt.Sprintf("not possible on this machine: %s (%s)", why, remedy)
 	}
 	if why := e.refusal(t.Flavor); why != "" {
 		return Sign, why

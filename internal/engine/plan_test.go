@@ -114,7 +114,7 @@ func TestEveryDistribution(t *testing.T) {
 		if u := p.Upstream; u != nil {
 			line = fmt.Sprintf("%s: %s of %s, %d bytes, %s, %s", p.Target, u.Build, u.Date.Format(time.DateOnly), u.Size, u.Trust, clipSum(u.Checksum))
 		}
-		if p.Action != None {
+		if p.Action == Fail {
 			line += " !! " + string(p.Action) + ": " + p.Reason
 		}
 		lines = append(lines, line)
@@ -268,7 +268,7 @@ func TestFetchesWhatUpstreamPublishes(t *testing.T) {
 	m.extra[name], m.extra[name+".sig"] = header, sign(header)
 	m.extra[name+".sha256"] = fmt.Appendf(nil, "%x  a-2.raw.gz\n", sha256.Sum256(header))
 	run(`the disk is refused: it has a backing file ("/etc/passwd")`)
-	if _, err := e.Run(t.Context(), Selection{Only: []string{"a"}}); err == nil || !strings.Contains(err.Error(), "not supported yet: customising a disk that upstream made") {
+	if _, err := e.Run(t.Context(), Selection{Only: []string{"a"}}); err == nil || !strings.Contains(err.Error(), "not supported yet: how its disk is customised is not described") {
 		t.Error(err)
 	}
 }

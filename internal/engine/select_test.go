@@ -64,7 +64,7 @@ func TestSelectors(t *testing.T) {
 	}
 	// Without a word, everything but what is planned.
 	targets, others, err := e.selected(t.Context(), nil, Selection{}, Publish)
-	if err != nil || len(targets) != 4 || len(others) != 9 {
+	if err != nil || len(targets) != 7 || len(others) != 7 {
 		t.Errorf("%v: %d targets, %d others", err, len(targets), len(others))
 	}
 }

@@ -72,6 +72,8 @@ type Plan struct {
 	Published *Published `json:"published"`
 	Licence   *Licence   `json:"licence"`
 	Origin    string     `json:"origin,omitempty"` // "packages", "image", "installer", "none"
+	Way       string     `json:"way,omitempty"`    // of customising an image: "chroot", "guestfs", "boot", "copy"; "" if this machine cannot
+	WayReason string     `json:"way_reason,omitempty"`
 }
 
 // Licence says whether an image may be passed on.

@@ -38,6 +38,7 @@ const (
 	LabelLevel       = "io.kmi.level"          // of the release chart, when the image was built
 	LabelTested      = "io.kmi.tested"         // what the boot test proved before publication; "no"
 	LabelContentKey  = "io.kmi.content-key"    // what the guest is made of: "sha256:HEX"
+	LabelRecipe      = "io.kmi.recipe"         // what is known of that before the disk is made: "sha256:HEX"
 	LabelUpstream    = "io.kmi.upstream"       // upstream's name for its build
 	LabelTrust       = "io.kmi.trust"          // what vouches for it: "indexes signed (openpgp)", "checksum over TLS only: …"
 	LabelPassingOn   = "io.kmi.redistribution" // "free", "unclear", "restricted"

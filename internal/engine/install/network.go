@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,6 +28,7 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/machine"
 )
 
 // The guest's network lives in this process, at the other end of a socket of QEMU's: QEMU itself opens no connection,
@@ -274,26 +274,12 @@ func (n *network) forward(ctx context.Context, r *tcp.ForwarderRequest) {
 	<-done
 }
 
-// forbidden says what an address is that no guest may reach: the host itself, and what clouds keep beside it.
+// forbidden says what an address is that this guest may not reach; "" if it may.
 func forbidden(a netip.Addr) string {
-	switch {
-	case a.IsLoopback() || a.IsUnspecified():
-		return "this host"
-	case a.IsLinkLocalUnicast():
-		return "a link-local address"
-	case !a.IsGlobalUnicast():
-		return "not an address of a host"
-	case subnet.Contains(a):
+	if subnet.Contains(a) {
 		return "the guest's own network"
 	}
-	own, err := net.InterfaceAddrs()
-	if err != nil || slices.ContainsFunc(own, func(o net.Addr) bool {
-		p, err := netip.ParsePrefix(o.String())
-		return err == nil && p.Addr().Unmap() == a
-	}) {
-		return "this host"
-	}
-	return ""
+	return machine.Forbidden(a)
 }
 
 // names answers questions for the addresses of names (RFC 1035) as this host would answer them.
