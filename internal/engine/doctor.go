@@ -38,7 +38,7 @@ var programs = []struct {
 	{"mkfs.vfat", []Stage{Customise}},
 	{"mmd", []Stage{Customise}},
 	{"mcopy", []Stage{Customise}},
-	{"qemu-img", []Stage{Test}},
+	{"qemu-img", []Stage{Customise, Test}},
 	{"xorriso", []Stage{Test}},
 }
 

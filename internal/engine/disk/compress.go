@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/andybalholm/brotli/flate"
 	"github.com/andybalholm/brotli/matchfinder"
+	inflater "github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -127,10 +129,15 @@ func compress(ctx context.Context, in *os.File, size int64, out io.WriterAt, c C
 			if err != nil {
 				return err
 			}
+			same := unpacker(c.Zstd)
 			for p := range work {
 				p.packed = p.packed[:0]
 				if !zero(p.data) {
 					p.packed = pack(p.packed, p.data)
+				}
+				// A guest's disk is worth a second look at what an encoder makes of it.
+				if len(p.packed) > 0 && len(p.packed) < clusterSize && !same(p.packed, p.data) {
+					return fmt.Errorf("the compressed data at byte %d is not what went in: this is a defect of the program", p.offset)
 				}
 				p.ready <- struct{}{}
 			}
@@ -233,4 +240,29 @@ func packer(useZstd bool) (func(dst, src []byte) []byte, error) {
 		}
 		return dst
 	}, nil
+}
+
+// unpacker returns what says whether a compressed cluster holds what it should. It is for one goroutine.
+func unpacker(useZstd bool) func(packed, want []byte) bool {
+	out := make([]byte, clusterSize)
+	if useZstd {
+		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true))
+		return func(packed, want []byte) bool {
+			if err != nil {
+				return false
+			}
+			got, err := d.DecodeAll(packed, out[:0])
+			return err == nil && bytes.Equal(got, want)
+		}
+	}
+	var from bytes.Reader
+	inflate := inflater.NewReader(&from)
+	return func(packed, want []byte) bool {
+		from.Reset(packed)
+		if err := inflate.(inflater.Resetter).Reset(&from, nil); err != nil {
+			return false
+		}
+		_, err := io.ReadFull(inflate, out)
+		return err == nil && bytes.Equal(out, want)
+	}
 }
