@@ -96,6 +96,9 @@ func (r *run) chroot(ctx context.Context) error {
 			"write root of [flavor.origin.customise]: the number of the root's partition")
 	}
 	list := mounts(read("etc_fstab"), r.volumes, r.root)
+	if subvolume := "subvol=" + strings.TrimSpace(read("subvolume")); list[0].Options == "" && subvolForm.MatchString(subvolume) {
+		list[0].Options = subvolume
+	}
 	if err := table(list); err != nil {
 		return err
 	}

@@ -4,9 +4,10 @@ phase=$1
 mkdir -p guest
 
 # inside ARGUMENT…: the guest's own programs see the guest's files, a small /dev, and of the host nothing else. They keep
-# the rights that package managers need and no others.
+# the rights that package managers need and no others. (bwrap takes /proc/sys for read-only when its folder is; its files
+# are not.)
 inside() {
-    bwrap --bind guest / --dev /dev $devices --proc /proc --ro-bind /sys /sys --tmpfs /run --dir /run/lock --perms 1777 --tmpfs /tmp \
+    bwrap --bind guest / --dev /dev $devices --proc /proc --ro-bind /proc/sys /proc/sys --ro-bind /sys /sys --tmpfs /run --dir /run/lock --perms 1777 --tmpfs /tmp \
         --ro-bind script /run/kmi/script --bind guest.tar /run/kmi/out.tar \
         --unshare-pid --unshare-ipc --unshare-uts --unshare-cgroup-try --hostname localhost --die-with-parent --new-session --clearenv --setenv PATH /usr/sbin:/usr/bin:/sbin:/bin \
         --cap-drop ALL --cap-add CAP_CHOWN --cap-add CAP_DAC_OVERRIDE --cap-add CAP_FOWNER --cap-add CAP_FSETID --cap-add CAP_KILL --cap-add CAP_SETGID --cap-add CAP_SETUID \
@@ -18,7 +19,8 @@ inside() {
 options=rw
 [ "$phase" != look ] || options=ro
 points=
-while read -r device kind more point; do
+while read -r next type more point; do
+    device=$next kind=$type # the last ones are needed after the loop
     # A link on the way would lead out of the guest.
     path=guest
     for name in $(echo "$point" | tr / ' '); do
@@ -49,6 +51,16 @@ done <mounts
 devices=$(cat devices)
 
 if [ "$phase" = look ]; then
+    # The root can be one of btrfs's subvolumes, which nothing but the boot loader knows of.
+    if [ ! -e guest/etc ]; then
+        for path in guest/*; do
+            [ ! -L "$path" ] && [ -d "$path/etc" ] && [ -d "$path/usr" ] || continue
+            umount guest
+            mount -t "$kind" -o "ro,nodev,nosuid,subvol=${path#guest/}" "$device" guest
+            echo "${path#guest/}" >look.subvolume
+            break
+        done
+    fi
     for file in etc/os-release usr/lib/os-release etc/fstab etc/selinux/config; do
         # Read as the guest sees it: its links stay in it.
         inside /bin/sh -c 'exec 2>/dev/null; [ -f "$1" ] && [ "$(wc -c <"$1")" -lt 65536 ] && cat "$1"' sh "/$file" >"$(echo "look.$file" | tr / _)" || :

@@ -145,6 +145,10 @@ func (r *run) enlarge(ctx context.Context) error {
 		return err
 	}
 	r.root = root
+	if root.Number == 0 {
+		r.grow = true // all of the disk is its own
+		return nil
+	}
 	if info.Size()-root.Start-root.Size < little {
 		return nil
 	}

@@ -9,7 +9,7 @@ guest-ssh-add-authorized-keys guest-ssh-remove-authorized-keys'
 
 # services_off, services_on: packages of dpkg's family start nothing meanwhile (policy-rc.d(8)).
 services_off() {
-    if command -v dpkg >/dev/null && [ ! -e /usr/sbin/policy-rc.d ]; then
+    if [ -d /var/lib/dpkg ] && [ -d /usr/sbin ] && [ ! -e /usr/sbin/policy-rc.d ]; then
         printf '#!/bin/sh\n# of the build\nexit 101\n' >/usr/sbin/policy-rc.d
         chmod 755 /usr/sbin/policy-rc.d
     fi
@@ -69,7 +69,7 @@ agent_calls() {
 # agent_on SERVICE: started at every boot.
 agent_on() {
     if [ -d /etc/systemd/system ] && command -v systemctl >/dev/null; then
-        systemctl enable "$1.service" 2>&1 || :
+        systemctl -q enable "$1.service" >/dev/null 2>&1 || :
         state=$(systemctl is-enabled "$1.service" 2>/dev/null || :)
         case $state in
         enabled | static | indirect | alias | generated) ;; # static: a udev rule starts it when the port is there

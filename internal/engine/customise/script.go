@@ -138,7 +138,7 @@ list=`, chosenFile)
 		line("{ %s; } >$work/%s", s.Manager.List, packagesFile)
 	}
 	if globs := append(slices.Clone(s.Manager.Licences), o.Licences...); len(globs) > 0 {
-		line("(cd / && tar -chf $work/%s --exclude=%s $(ls -d %s 2>/dev/null) 2>/dev/null) || :", licencesFile, "proc", strings.Join(trimmed(globs), " "))
+		line("(cd / && tar -chf $work/%s $(ls -d %s 2>/dev/null) 2>/dev/null) || :", licencesFile, strings.Join(trimmed(globs), " "))
 	}
 	line("cd $work && tar -cf \"$out\" $(ls) && cd /")
 	if with(catalog.PartClean) {

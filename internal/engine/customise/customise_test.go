@@ -1,0 +1,238 @@
+package customise
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ContainerCraft/kmi-tui/internal/engine/disk"
+)
+
+// A guest of every file system gets everything that the catalogue says, and upstream's file stays as it was.
+func TestChroot(t *testing.T) {
+	needsRoot(t)
+	for _, g := range []guest{
+		{fs: "ext4", files: map[string]string{"etc/sysconfig/qemu-ga": "# a comment --allow-rpcs=x\nFILTER_RPC_ARGS=\"--allow-rpcs=guest-sync-delimited,guest-ping,guest-exec-status\"\nOTHER=1"}},
+		{fs: "ext4", bare: true, files: map[string]string{"etc/sysconfig/qemu-ga": "BLACKLIST_RPC=guest-file-open,guest-ssh-add-authorized-keys,guest-exec,guest-get-users\n"}},
+		{fs: "xfs", files: map[string]string{"etc/sysconfig/qemu-ga": "FILTER_RPC_ARGS=--block-rpcs=guest-ssh-get-authorized-keys,guest-exec -v\n"}},
+		{fs: "btrfs"},
+		{fs: "btrfs subvolume"},
+	} {
+		name := g.fs
+		if g.bare {
+			name += ", whole disk"
+		}
+		t.Run(name, func(t *testing.T) {
+			upstreams := g.make(t)
+			before, _, err := disk.Sum(upstreams)
+			if err != nil {
+				t.Fatal(err)
+			}
+			a, log := newArchive(t), newLog(t)
+			s := spec(t, upstreams, a)
+			d, err := Run(t.Context(), s, log.Scope)
+			if err != nil {
+				t.Fatalf("%v\n%s", err, log.text())
+			}
+			if after, _, _ := disk.Sum(upstreams); after != before {
+				t.Error("upstream's file has changed")
+			}
+			if l := left(s.Dir); l != nil {
+				t.Error(l)
+			}
+			read := func(path string) string {
+				data, err := os.ReadFile(filepath.Join(s.Dir, "result", path))
+				if err != nil {
+					t.Error(err)
+				}
+				return string(data)
+			}
+			if got := read("packages.txt"); got != "base 2.0 all 100\ngit 1:2.39-1 amd64 2000\nqemu-guest-agent 7.2 amd64 5000\nvim-small 9 amd64 3000\n" {
+				t.Errorf("packages:\n%s", got)
+			}
+			if got := read("licenses/usr/share/doc/git/copyright"); got != "the licence of git\n" {
+				t.Errorf("licence: %q", got)
+			}
+			for _, want := range []string{"vim: vim-small", "tmux: left out", "screenfetch: left out", "screenfetch: the archive offers no neofetch", "SELinux is not on"} {
+				if !strings.Contains(log.text(), want) {
+					t.Errorf("the log does not say %q:\n%s", want, log.text())
+				}
+			}
+			if d.VirtualSize != 1<<30 || d.SHA256 == "" || len(d.Steps) < 10 {
+				t.Errorf("%+v", d)
+			}
+			if facts, err := disk.Inspect(filepath.Join(s.Dir, "result", d.File), "qcow2"); err != nil || facts.VirtualSize != 1<<30 {
+				t.Errorf("%+v, %v", facts, err)
+			}
+			inside(t, filepath.Join(s.Dir, "result", d.File), func(root string) {
+				for path, want := range map[string]string{
+					"usr/lib/git": "git\n", "etc/kmi/hello": "amd64 7\n$HOME `id` 'quoted'\n", "etc/kmi/codename": "seven\n", "etc/machine-id": "uninitialized\n", "var/log/messages": "",
+					"boot/grub/grub.cfg": "menuentry x {\n\tlinux /vmlinuz root=LABEL=guest ro console=tty0 console=ttyS0,115200n8\n\tinitrd /initrd\n}\n", "etc/agent-is-enabled": "",
+				} {
+					if data, err := os.ReadFile(filepath.Join(root, path)); err != nil || string(data) != want {
+						t.Errorf("%s: %q, %v", path, data, err)
+					}
+				}
+				for _, gone := range []string{"etc/ssh/ssh_host_rsa_key", "var/lib/pm/index", "var/log/old/one.1", "tmp/.kmi", "run/kmi"} {
+					if _, err := os.Lstat(filepath.Join(root, gone)); !errors.Is(err, os.ErrNotExist) {
+						t.Errorf("%s is still there", gone)
+					}
+				}
+				if info, err := os.Stat(filepath.Join(root, "etc/kmi/hello")); err != nil || info.Mode().Perm() != 0o640 {
+					t.Errorf("%v, %v", info, err)
+				}
+				if _, there := g.files["etc/sysconfig/qemu-ga"]; there {
+					data, _ := os.ReadFile(filepath.Join(root, "etc/sysconfig/qemu-ga"))
+					want := map[string]string{
+						"ext4": "# a comment --allow-rpcs=x\nFILTER_RPC_ARGS=\"--allow-rpcs=guest-sync-delimited,guest-ping,guest-exec-status,guest-sync,guest-info,guest-get-time,guest-shutdown,guest-network-get-interfaces,guest-get-fsinfo,guest-get-host-name,guest-get-users,guest-get-timezone,guest-get-osinfo,guest-fsfreeze-status,guest-fsfreeze-freeze,guest-fsfreeze-thaw,guest-set-user-password,guest-ssh-get-authorized-keys,guest-ssh-add-authorized-keys,guest-ssh-remove-authorized-keys\"\nOTHER=1\n",
+						"xfs":  "FILTER_RPC_ARGS=--block-rpcs=guest-exec -v\n",
+					}[g.fs]
+					if g.bare {
+						want = "BLACKLIST_RPC=guest-file-open,guest-exec\n"
+					}
+					if string(data) != want {
+						t.Errorf("the agent's configuration:\n%s\nwant\n%s", data, want)
+					}
+				}
+				size := statfs(t, root)
+				if size < 900<<20 {
+					t.Errorf("the file system has %d bytes", size)
+				}
+			})
+		})
+	}
+}
+
+// What runs in a guest's disk reaches neither this host's files nor its network nor its devices.
+func TestConfinement(t *testing.T) {
+	needsRoot(t)
+	secret, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer secret.Close()
+	a, log := newArchive(t), newLog(t)
+	s := spec(t, guest{fs: "ext4"}.make(t), a)
+	_, port, _ := net.SplitHostPort(secret.Addr().String())
+	mark := filepath.Join(t.TempDir(), "host")
+	s.Origin.Customise.Prepare = []string{
+		"tried() { if \"$@\" >/dev/null 2>&1; then echo \"REACHED: $*\"; fi; }",
+		"tried nc -w 1 127.0.0.1 " + port,
+		"tried wget -q -O- http://127.0.0.1:" + port + "/",
+		"export http_proxy=$http_proxy; tried wget -q -O- http://127.0.0.1:" + port + "/",
+		"tried wget -q -O- http://169.254.169.254/latest/", "tried wget -q -O- http://localhost:" + port + "/",
+		"tried mount -t tmpfs none /tmp", "tried mount -o remount,rw /sys", "tried hostname changed", "tried ls " + mark, "tried ls /proc/1/root" + mark,
+		"tried sh -c 'cat /proc/sys/kernel/panic >/proc/sys/kernel/panic'", "tried sh -c 'echo h >/proc/sysrq-trigger'", "tried sh -c 'echo x >/sys/kernel/uevent_helper'",
+		"mknod /etc/memory c 1 1 2>/dev/null || :; tried head -c 1 /etc/memory", "mknod /etc/disk b 254 0 2>/dev/null || :; tried head -c 1 /etc/disk",
+		"[ \"$(ps | wc -l)\" -lt 12 ] || echo 'REACHED: the processes of the host'", "[ \"$(ls /sys/class/net | wc -l)\" -ge 0 ]",
+	}
+	if err := os.WriteFile(mark, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Run(t.Context(), s, log.Scope); err != nil {
+		t.Fatalf("%v\n%s", err, log.text())
+	}
+	if strings.Contains(log.text(), "REACHED") {
+		t.Error(log.text())
+	}
+	for _, want := range []string{"127.0.0.1 is this host, which a guest may not reach", "169.254.169.254 is a link-local address"} {
+		if !strings.Contains(log.text(), want) {
+			t.Errorf("the log does not say %q:\n%s", want, log.text())
+		}
+	}
+}
+
+// A guest that leads elsewhere, or is none, is refused with a sentence.
+func TestHostileGuests(t *testing.T) {
+	needsRoot(t)
+	a := newArchive(t)
+	for _, x := range []struct {
+		name string
+		g    guest
+		edit func(s *Spec)
+		want string
+	}{
+		{"a mount point that is a link", guest{fs: "ext4", files: map[string]string{"etc/fstab": "LABEL=guest /boot ext4 defaults 0 1\n"}, links: map[string]string{"boot": "/etc"}}, nil, "the guest's /boot is no folder"},
+		{"no guest", guest{fs: "ext4", links: map[string]string{"etc/os-release": "/nowhere"}}, nil, "is not the root of a guest: it has no os-release"},
+		{"no such partition", guest{fs: "ext4"}, func(s *Spec) { s.Origin.Customise.Root = 9 }, "the disk has no partition 9"},
+		{"a partition without a file system", guest{fs: "ext4"}, func(s *Spec) { s.Origin.Customise.Root = 1 }, "partition 1 has no ext4, xfs or btrfs file system"},
+		{"no shell", guest{fs: "ext4", links: map[string]string{"bin/sh": "/nowhere"}}, nil, "os-release"},
+		{"a failing command", guest{fs: "ext4"}, func(s *Spec) { s.Origin.Run = []string{"echo this went wrong; false"} }, "this went wrong"},
+		{"a package that is not offered", guest{fs: "ext4"}, func(s *Spec) { s.Packages = append(s.Packages, "nowhere") }, "the archive offers no nowhere"},
+		{"an archive that does not answer", guest{fs: "ext4"}, func(s *Spec) { s.Mirrors[0].To = "http://127.0.0.1:1/" }, "connection refused"},
+		{"no list", guest{fs: "ext4"}, func(s *Spec) { s.Manager.List = ":" }, "the guest's list of packages is empty"},
+		{"no agent", guest{fs: "ext4"}, func(s *Spec) { s.Origin.Customise.Agent = "other" }, "no service manager that is known"},
+		{"no boot loader", guest{fs: "ext4", files: map[string]string{"boot/grub/grub.cfg": "nothing\n"}}, nil, "no boot loader's configuration that is known"},
+		{"no folder for the disk", guest{fs: "ext4"}, func(s *Spec) { s.Origin.Format = "raw" }, "it is to be raw and looks like qcow2"},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			log := newLog(t)
+			s := spec(t, x.g.make(t), a)
+			if x.edit != nil {
+				x.edit(&s)
+			}
+			_, err := Run(t.Context(), s, log.Scope)
+			if err == nil || !strings.Contains(err.Error()+log.text(), x.want) {
+				t.Errorf("%v\n%s", err, log.text())
+			}
+			if l := left(s.Dir); l != nil {
+				t.Error(l)
+			}
+		})
+	}
+}
+
+// Cancelled in any step, it leaves no process, mount, device or file outside of its folder.
+func TestCancel(t *testing.T) {
+	needsRoot(t)
+	upstreams := guest{fs: "ext4"}.make(t)
+	cause := errors.New("enough")
+	for _, at := range []string{"── unpack", "── make room", "── customise", "kmi-part: prepare", "index", "git.tar", "kmi-part: clean up", "kmi-part: discard free space", "── collect", "── compress", "── hash"} {
+		t.Run(at, func(t *testing.T) {
+			a, log := newArchive(t), newLog(t)
+			ctx, cancel := context.WithCancelCause(t.Context())
+			defer cancel(nil)
+			log.mu.Lock()
+			log.each = func(line string) {
+				if strings.Contains(line, at) {
+					cancel(cause)
+				}
+			}
+			log.mu.Unlock()
+			a.mu.Lock()
+			a.stop = func(r *http.Request) {
+				if strings.Contains(r.URL.Path, at) {
+					cancel(cause)
+					<-r.Context().Done() // the guest waits for an answer that never comes
+				}
+			}
+			a.mu.Unlock()
+			s := spec(t, upstreams, a)
+			// The last steps may be over before anybody hears of them.
+			late := at == "── hash" || at == "── collect" || at == "── compress" || at == "kmi-part: discard free space"
+			if _, err := Run(ctx, s, log.Scope); !errors.Is(err, cause) && !(late && err == nil) {
+				t.Errorf("%v\n%s", err, log.text())
+			}
+			if l := left(s.Dir); l != nil {
+				t.Error(l)
+			}
+		})
+	}
+}
+
+// statfs is how large a file system is, in bytes.
+func statfs(t *testing.T, path string) int64 {
+	t.Helper()
+	var s unix.Statfs_t
+	if err := unix.Statfs(path, &s); err != nil {
+		t.Fatal(err)
+	}
+	return int64(s.Blocks) * s.Bsize
+}
