@@ -21,6 +21,7 @@ type Health struct {
 	OK       bool    `json:"ok"`
 	Required bool    `json:"required"` // without it the stages in Needed cannot run
 	Needed   []Stage `json:"needed"`
+	Origin   string  `json:"origin,omitempty"` // of the disks that need it: "packages", "image"; "" for all
 	Detail   string  `json:"detail"`
 	Remedy   string  `json:"remedy,omitempty"`
 }
@@ -29,17 +30,18 @@ type Health struct {
 var programs = []struct {
 	name   string
 	stages []Stage
+	origin string
 }{
-	{"apt-get", []Stage{Resolve}},
-	{"apt-cache", []Stage{Resolve}},
-	{"mmdebstrap", []Stage{Customise}},
-	{"unshare", []Stage{Customise}},
-	{"mkfs.ext4", []Stage{Customise}},
-	{"mkfs.vfat", []Stage{Customise}},
-	{"mmd", []Stage{Customise}},
-	{"mcopy", []Stage{Customise}},
-	{"qemu-img", []Stage{Customise, Test}},
-	{"xorriso", []Stage{Test}},
+	{"apt-get", []Stage{Resolve}, "packages"},
+	{"apt-cache", []Stage{Resolve}, "packages"},
+	{"mmdebstrap", []Stage{Customise}, "packages"},
+	{"unshare", []Stage{Customise}, "packages"},
+	{"mkfs.ext4", []Stage{Customise}, "packages"},
+	{"mkfs.vfat", []Stage{Customise}, "packages"},
+	{"mmd", []Stage{Customise}, "packages"},
+	{"mcopy", []Stage{Customise}, "packages"},
+	{"qemu-img", []Stage{Test}, ""},
+	{"xorriso", []Stage{Test}, ""},
 }
 
 // hostArch is this machine's architecture as the chart spells it.
@@ -54,7 +56,9 @@ func hostArch() catalog.Arch {
 func (e *Engine) Doctor(ctx context.Context) []Health {
 	var list []Health
 	for _, p := range programs {
-		list = append(list, program(p.name, p.stages))
+		h := program(p.name, p.stages)
+		h.Origin = p.origin
+		list = append(list, h)
 	}
 	for _, name := range []string{"xz", "bzip2"} {
 		h := program(name, []Stage{Fetch})
@@ -75,7 +79,15 @@ func (e *Engine) Doctor(ctx context.Context) []Health {
 	accel, why := boot.Accelerator(ctx)
 	list = append(list, Health{Name: "accelerator", OK: accel == "kvm", Needed: []Stage{Test}, Detail: accel + ": " + why,
 		Remedy: "without KVM the boot test is emulated: correct, but minutes instead of seconds"})
-	root := Health{Name: "rights", Required: true, Needed: []Stage{Customise}, OK: true, Detail: "root"}
+	for _, way := range catalog.Ways {
+		h := Health{Name: "way " + way, Needed: []Stage{Customise}, Origin: "image", OK: true, Detail: "upstreams' disks can be customised by it"}
+		if err := e.host.Can(ctx, way, hostArch()); err != nil {
+			h.OK = false
+			h.Detail, h.Remedy = explain(err)
+		}
+		list = append(list, h)
+	}
+	root := Health{Name: "rights", Required: true, Needed: []Stage{Customise}, Origin: "packages", OK: true, Detail: "root"}
 	if os.Geteuid() != 0 {
 		root.Detail = "an ordinary user, with subordinate ids"
 		if err := command.Subordinate(); err != nil {
@@ -106,13 +118,13 @@ func explain(err error) (what, remedy string) {
 	return err.Error(), remedy
 }
 
-// preflight is a *NotStarted when the host lacks what the stages up to the last one need.
-func (e *Engine) preflight(ctx context.Context, last Stage) error {
+// preflight is a *NotStarted when the host lacks what the stages up to the last one need for disks of these origins.
+func (e *Engine) preflight(ctx context.Context, last Stage, origins []string) error {
 	until := slices.Index(Stages, last)
 	var missing, packages []string
 	for _, h := range e.Doctor(ctx) {
 		needed := slices.ContainsFunc(h.Needed, func(s Stage) bool { return slices.Index(Stages, s) <= until })
-		if h.OK || !h.Required || !needed {
+		if h.OK || !h.Required || !needed || h.Origin != "" && !slices.Contains(origins, h.Origin) {
 			continue
 		}
 		missing = append(missing, fmt.Sprintf("%s (stage %s): %s", h.Name, join(h.Needed), h.Detail))

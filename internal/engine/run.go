@@ -90,8 +90,14 @@ func (e *Engine) Run(ctx context.Context, sel Selection) (Summary, error) {
 	if err != nil {
 		return Summary{}, err
 	}
-	if slices.ContainsFunc(flavors, func(f *catalog.Flavor) bool { return f.Origin != nil && f.Origin.Kind == "packages" }) {
-		if err := e.preflight(ctx, last); err != nil {
+	var origins []string
+	for _, f := range flavors {
+		if f.Origin != nil && (f.Origin.Kind == "packages" || f.Origin.Customise != nil) {
+			origins = append(origins, f.Origin.Kind)
+		}
+	}
+	if len(origins) > 0 {
+		if err := e.preflight(ctx, last, origins); err != nil {
 			return Summary{}, err
 		}
 	}

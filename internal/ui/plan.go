@@ -118,6 +118,9 @@ func harmless(p engine.Plan) planned {
 		add("signature", u.Signature)
 		add("trust", u.Trust)
 	}
+	if p.WayReason != "" {
+		add("customised", strings.TrimPrefix(p.Way+": ", ": ")+p.WayReason)
+	}
 	if l := p.Licence; l != nil {
 		text := l.Redistribution
 		if l.Because != "" {

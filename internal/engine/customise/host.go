@@ -39,9 +39,14 @@ func (h *Host) Choose(ctx context.Context, o *catalog.Origin, r *catalog.Release
 			err = errors.New("upstream's disk is not signed, so this host does not mount it")
 		}
 		if err == nil {
-			why := reasons[way]
-			if len(against) > 0 {
+			why := "the first that the catalogue names"
+			switch {
+			case len(against) > 0:
 				why = strings.Join(against, "; ")
+			case way == catalog.Chroot && signed:
+				why = "upstream's disk is signed, and this machine can mount it"
+			case way == catalog.Chroot:
+				why = "the catalogue trusts upstream's disk: " + o.Customise.Trusted
 			}
 			return way, why, nil
 		}
@@ -55,10 +60,10 @@ func (h *Host) Choose(ctx context.Context, o *catalog.Origin, r *catalog.Release
 	return "", "", errors.New(strings.Join(against, "; "))
 }
 
-var reasons = map[string]string{
-	catalog.Chroot:   "this machine can mount it, and its signature is pinned",
-	catalog.Guestfs:  "the first that the catalogue names",
-	catalog.SelfBoot: "the first that the catalogue names",
+// Can says why disks of an architecture cannot be customised in a way here; nil if they can. It tries, which takes a
+// moment the first time.
+func (h *Host) Can(ctx context.Context, way string, arch catalog.Arch) error {
+	return h.can(ctx, way, arch, true)
 }
 
 // can says why a way cannot be gone here; nil if it can.

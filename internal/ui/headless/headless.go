@@ -108,6 +108,11 @@ func PlanText(w io.Writer, plans []engine.Plan) {
 				more("checksum", "%s", u.Checksum)
 			}
 		}
+		if p.Way != "" {
+			more("customised", "by %s: %s", p.Way, p.WayReason)
+		} else if p.WayReason != "" {
+			more("customised", "not on this machine: %s", p.WayReason)
+		}
 		if l := p.Licence; l != nil && l.Redistribution != "free" && p.Upstream != nil {
 			decided := ""
 			if l.Decision != "" {
