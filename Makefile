@@ -6,14 +6,16 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
 # What a build and a boot test need of the host, and what the tests need besides.
-HOST := mmdebstrap apt gpgv util-linux uidmap e2fsprogs dosfstools mtools qemu-utils qemu-system-x86 ovmf seabios ipxe-qemu xorriso
-TEST := $(HOST) docker-registry busybox-static tmux git ca-certificates
+HOST := mmdebstrap apt gpgv util-linux uidmap e2fsprogs dosfstools mtools qemu-utils qemu-system-x86 ovmf seabios ipxe-qemu xorriso bubblewrap fdisk
+TEST := $(HOST) docker-registry busybox-static tmux git ca-certificates xfsprogs btrfs-progs libguestfs-tools linux-image-cloud-amd64 supermin
+GUEST := $(TEST) policycoreutils attr
+BENCH := $(TEST) guestfs-tools curl xz-utils
 # QEMU's other firmwares, sounds and desktops are recommendations that nothing here uses.
 install = missing=$$(dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(1) 2>/dev/null | awk '$$2 == "installed" {print $$1}' | sort | comm -13 - <(printf '%s\n' $(1) | sort)); \
 	if [ -n "$$missing" ]; then echo "installing:" $$missing; $(SUDO) apt-get -qq update; \
 	DEBIAN_FRONTEND=noninteractive $(SUDO) --preserve-env=DEBIAN_FRONTEND apt-get -qq install -y --no-install-recommends $$missing >/dev/null; fi
 
-.PHONY: all build host quickstart test short install-test lint check clean
+.PHONY: all build host quickstart test short install-test guest-test bench clean
 all: build
 
 build: ## build ./kmi-tui
@@ -46,6 +48,15 @@ short: ## unit tests only
 install-test: ## a real unattended installation, up to an hour without KVM: make install-test KMI_TEST_MIRROR=http://HOST/FOLDER
 	@$(call install,$(TEST))
 	KMI_TEST_INSTALL=1 $(GO) test -v -timeout 4h -run 'TestARealInstallation|TestMedia' ./internal/engine/install
+
+guest-test: build ## the package managers and SELinux on real guests, some minutes: what who changes them runs
+	@$(call install,$(GUEST))
+	KMI_TEST_GUESTS=1 $(GO) test -v -timeout 60m -run 'TestSELinux|TestPackageManagers' ./internal/engine/customise
+
+bench: ## every way of customising beside the chain of libguestfs' tools, and the other benchmarks; some minutes
+	@$(call install,$(BENCH))
+	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./internal/engine
+	$(GO) test -run '^$$' -bench . -benchtime 2x -timeout 30m ./internal/engine/disk ./internal/engine/fetch
 
 clean:
 	rm -rf kmi-tui dist

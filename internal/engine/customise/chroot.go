@@ -84,6 +84,12 @@ func (r *run) chroot(ctx context.Context) error {
 		return command.Run(ctx, command.Command{Name: "sh", Args: []string{"-eu", "chroot.sh", phase}, Dir: r.Dir, Isolated: true, Network: ns,
 			MaxFile: disk.MaxVirtualSize, MaxTime: guestTime, Each: r.line}, r.scope)
 	}
+	needed := map[string]string{"xfs": "xfs_growfs", "btrfs": "btrfs"}[r.root.FS]
+	if needed != "" && r.grow {
+		if _, err := command.Look(needed); err != nil {
+			return err
+		}
+	}
 	if err := isolated("look"); err != nil {
 		return err
 	}
@@ -109,6 +115,9 @@ func (r *run) chroot(ctx context.Context) error {
 	}
 	if kind := selinux(read("etc_selinux_config")); kind != "" {
 		if _, out := r.Origin.Customise.Without[catalog.PartSELinux]; !out {
+			if _, err := command.Look("setfiles"); err != nil {
+				return fmt.Errorf("the guest's files need SELinux labels: %w", err)
+			}
 			if err := r.note("relabel", kind); err != nil {
 				return err
 			}

@@ -71,6 +71,7 @@ fi
 inside /bin/sh /run/kmi/script /run/kmi/out.tar
 
 if [ -s relabel ]; then
+    echo "kmi-part: label the files"
     setfiles -m -F -r guest "guest/etc/selinux/$(cat relabel)/contexts/files/file_contexts" guest
 fi
 echo "kmi-part: discard free space"

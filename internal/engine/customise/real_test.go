@@ -1,0 +1,126 @@
+package customise
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
+)
+
+// Tests on real guests, some minutes each, for those who change the catalogue's package managers or the script: `make
+// guest-test`. KMI_TEST_DISK names a Debian 12 disk without the default packages.
+func realDisk(t *testing.T) (path string, c *catalog.Catalog) {
+	t.Helper()
+	path = os.Getenv("KMI_TEST_DISK")
+	if path == "" {
+		t.Skip("make guest-test runs it")
+	}
+	needsRoot(t)
+	c, err := catalog.Load("../../../distros.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path, c
+}
+
+// made customises a disk with what a test adds, and returns the result's.
+func made(t *testing.T, c *catalog.Catalog, disk, manager string, prepare []string, names map[string]string, packages ...string) (path, log, list string) {
+	t.Helper()
+	l := newLog(t)
+	s := Spec{Origin: &catalog.Origin{Kind: "image", Format: "qcow2", ArchNames: map[catalog.Arch]string{catalog.X86_64: "amd64"}, Packages: names,
+		Customise: &catalog.Customise{Manager: manager, Prepare: prepare, Without: map[string]string{catalog.PartAgent: "not of this test"}}}, Manager: c.Managers[manager], Release: &catalog.Release{Version: "12"}, Arch: catalog.X86_64,
+		Packages: packages, Disk: disk, Size: 10 << 30, Way: catalog.Chroot, Dir: t.TempDir()}
+	d, err := Run(t.Context(), s, l.Scope)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, l.text())
+	}
+	data, err := os.ReadFile(filepath.Join(s.Dir, "result", d.Packages))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(s.Dir, "result", d.File), l.text(), string(data)
+}
+
+// Under SELinux the boolean is on in the policy that the guest loads, enforcing stays, and new files have their labels.
+func TestSELinux(t *testing.T) {
+	plain, c := realDisk(t)
+	selinux, _, _ := made(t, c, plain, "apt", []string{
+		"apt-get -q update",
+		"apt-get -qy --no-install-recommends install selinux-policy-default policycoreutils checkpolicy semodule-utils setools qemu-guest-agent",
+		`printf 'SELINUX=enforcing\nSELINUXTYPE=default\n' >/etc/selinux/config`,
+		// Debian's policy does not have the boolean that Red Hat's has.
+		`printf 'module agent 1.0;\nrequire { type init_t; type unlabeled_t; class file read; }\nbool ` + boolean + ` false;\nif (` + boolean + `) { allow init_t unlabeled_t:file read; }\n' >/tmp/agent.te`,
+		"checkmodule -M -m -o /tmp/agent.mod /tmp/agent.te && semodule_package -o /tmp/agent.pp -m /tmp/agent.mod && semodule -n -i /tmp/agent.pp"}, nil)
+	result, log, _ := made(t, c, selinux, "apt", nil, nil, "git")
+	if !strings.Contains(log, "SELinux stays enforcing; "+boolean+" is on") {
+		t.Error(log)
+	}
+	inside(t, result, func(root string) {
+		out, err := exec.Command("chroot", root, "sh", "-c", "seinfo /etc/selinux/default/policy/policy.* -b "+boolean+" -x; cat /etc/selinux/config").CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "bool "+boolean+" true;") || !strings.Contains(string(out), "SELINUX=enforcing") {
+			t.Errorf("%v\n%s", err, out)
+		}
+		for path, want := range map[string]string{"etc/shadow": "shadow_t", "usr/bin/git": "bin_t"} {
+			out, err := exec.Command("getfattr", "--absolute-names", "-n", "security.selinux", filepath.Join(root, path)).CombinedOutput()
+			if errors.Is(err, exec.ErrNotFound) {
+				t.Skip(err)
+			}
+			if err != nil || !strings.Contains(string(out), ":"+want+":") {
+				t.Errorf("%v\n%s", err, out)
+			}
+		}
+	})
+}
+
+// The catalogue's commands work with the real package managers: those of other families run in a Debian guest, too, on
+// repositories of a few packages.
+func TestPackageManagers(t *testing.T) {
+	plain, c := realDisk(t)
+	spec := `Name: %s\nVersion: %s\nRelease: 1\nSummary: x\nLicense: x\nBuildArch: noarch\n%s\n%%description\nx\n%%files\n/usr/share/licenses/%s/COPYING\n%%install\nmkdir -p %%{buildroot}/usr/share/licenses/%s\nhead -c 5000 /dev/zero | tr "\\\\0" x >%%{buildroot}/usr/share/licenses/%s/COPYING\n`
+	rpm := func(name, version, more string) string {
+		return "printf '" + spec + "' " + name + " " + version + " '" + more + "' " + name + " " + name + " " + name + " >/tmp/x.spec && rpmbuild -bb --define '_rpmdir /srv/rpm' --define '_topdir /tmp/rpm' /tmp/x.spec >/dev/null"
+	}
+	pacman := func(name string) string {
+		return "mkdir -p /tmp/" + name + " && cd /tmp/" + name + ` && printf 'pkgname=` + name + `\npkgver=1.0\npkgrel=1\narch=(any)\npackage() { mkdir -p "$pkgdir/usr/share/licenses/` + name + `"; head -c 5000 /dev/zero >"$pkgdir/usr/share/licenses/` + name +
+			`/COPYING"; }\n' >PKGBUILD && chown -R nobody . && setpriv --reuid=65534 --clear-groups env HOME=/tmp makepkg -c -f >/dev/null 2>&1 && cp *.pkg.tar* /srv/pacman/ && cd /`
+	}
+	many, _, _ := made(t, c, plain, "apt", []string{
+		"apt-get -q update",
+		"apt-get -qy --no-install-recommends install rpm dnf zypper createrepo-c pacman-package-manager makepkg fakeroot libarchive-tools zstd gawk binutils file xz-utils",
+		"mkdir -p /srv/rpm /srv/pacman /etc/rpm; echo '%_dbpath /var/lib/rpm' >/etc/rpm/macros", // where the families have it
+		rpm("git", "2.0", "Provides: git-core"), rpm("vim-enhanced", "9.0", "Epoch: 2"), rpm("neofetch", "7", ""), rpm("base", "1", ""),
+		"rpm --initdb; rpm -i /srv/rpm/noarch/base-1-1.noarch.rpm", rpm("base", "2", ""), "createrepo_c -q /srv/rpm",
+		"mkdir -p /etc/yum.repos.d /etc/dnf/vars /etc/zypp/repos.d; echo 1 >/etc/dnf/vars/releasever",
+		`for d in /etc/yum.repos.d /etc/zypp/repos.d; do printf '[own]\nname=own\nbaseurl=file:///srv/rpm\ngpgcheck=0\nenabled=1\nautorefresh=1\n' >$d/own.repo; done`,
+		pacman("git"), pacman("vim"), pacman("fastfetch"), "cd /srv/pacman && repo-add own.db.tar.gz *.pkg.tar* >/dev/null && cd /",
+		`printf '[options]\nArchitecture = auto\nSigLevel = Never\n[own]\nServer = file:///srv/pacman\n' >/etc/pacman.conf`,
+	}, nil)
+	for _, x := range []struct {
+		manager string
+		names   map[string]string
+		want    []string
+	}{
+		{"dnf", map[string]string{"vim": "vim-enhanced", "screenfetch": "fastfetch|neofetch|", "tmux": "tmux|"}, []string{"git 2.0-1 noarch 5000", "vim-enhanced 2:9.0-1 noarch 5000", "neofetch 7-1 noarch 5000", "base 2-1 noarch 5000"}},
+		{"zypper", map[string]string{"vim": "vim-enhanced", "screenfetch": "fastfetch|neofetch|", "tmux": "tmux|"}, []string{"git 2.0-1 noarch 5000", "vim-enhanced 2:9.0-1 noarch 5000", "neofetch 7-1 noarch 5000", "base 2-1 noarch 5000"}},
+		{"pacman", map[string]string{"screenfetch": "fastfetch|neofetch|", "tmux": "tmux|"}, []string{"git 1.0-1 any ", "vim 1.0-1 any ", "fastfetch 1.0-1 any "}},
+	} {
+		t.Run(x.manager, func(t *testing.T) {
+			result, log, list := made(t, c, many, x.manager, nil, x.names, "git", "vim", "screenfetch", "tmux")
+			for _, want := range x.want {
+				if !strings.Contains("\n"+list, "\n"+want) {
+					t.Errorf("%q is not in the list:\n%s\n%s", want, list, log)
+				}
+			}
+			if strings.Contains(list, "base 1-1") || !strings.Contains(log, "tmux: left out") {
+				t.Errorf("%s\n%s", list, log)
+			}
+			if _, err := os.Stat(filepath.Join(filepath.Dir(result), "licenses/usr/share/licenses/git/COPYING")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
