@@ -403,6 +403,12 @@ func (u *user) gone() {
 		if strings.Contains(string(mounts), u.home+"/.cache") {
 			left = append(left, "a mount")
 		}
+		loops, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
+		for _, l := range loops {
+			if data, _ := os.ReadFile(l); strings.Contains(string(data), u.home) {
+				left = append(left, "a loop device of "+string(data))
+			}
+		}
 		if len(left) == 0 {
 			return
 		}

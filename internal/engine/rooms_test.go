@@ -29,7 +29,7 @@ func TestNoTerminals(t *testing.T) {
 
 // No package imports one that comes later on the way of an image.
 func TestRoomsAreInOrder(t *testing.T) {
-	order := []string{"event", "command", "catalog", "integrity", "upstream", "fetch", "disk", "machine", "guestfs", "install", "customise", "container", "boot", "trust", "publish", "readme"}
+	order := []string{"event", "command", "catalog", "integrity", "upstream", "fetch", "disk", "machine", "network", "install", "customise", "container", "boot", "trust", "publish", "readme"}
 
 	for i, name := range order {
 		out, err := exec.Command("go", "list", "-f", `{{join .Imports "\n"}}`, "./"+name).Output()

@@ -30,6 +30,7 @@ type Command struct {
 	Dir    string
 	Stdin  io.Reader
 	Stdout io.Writer         // nil: reported as log lines
+	Stderr io.Writer         // nil: reported as log lines
 	Each   func(line string) // sees every line that is reported as log
 	// Isolated runs the program as the first process of its own pid, mount, ipc and uts namespaces: whatever it starts
 	// or mounts is gone the moment it or the caller dies, even by SIGKILL. A caller who is not root becomes root of a
@@ -60,7 +61,7 @@ var Packages = map[string]string{
 	"mkfs.ext4": "e2fsprogs", "debugfs": "e2fsprogs", "dumpe2fs": "e2fsprogs", "qemu-img": "qemu-utils", "qemu-system-x86_64": "qemu-system-x86",
 	"qemu-system-aarch64": "qemu-system-arm", "xorriso": "xorriso", "chroot": "coreutils", "xz": "xz-utils", "bzip2": "bzip2",
 	"bwrap": "bubblewrap", "prlimit": "util-linux", "fstrim": "util-linux", "mount": "mount", "sfdisk": "fdisk", "e2fsck": "e2fsprogs", "resize2fs": "e2fsprogs",
-	"xfs_growfs": "xfsprogs", "btrfs": "btrfs-progs", "setfiles": "policycoreutils",
+	"xfs_growfs": "xfsprogs", "btrfs": "btrfs-progs", "setfiles": "policycoreutils", "guestfish": "libguestfs-tools", "supermin": "supermin",
 }
 
 // Remedy is what to do about the missing program.
@@ -206,6 +207,9 @@ func Start(ctx context.Context, c Command, scope *event.Scope) (*Process, error)
 	cmd.Stderr, cmd.Stdout = stderr, stderr
 	if c.Stdout != nil {
 		cmd.Stdout = c.Stdout
+	}
+	if c.Stderr != nil {
+		cmd.Stderr = c.Stderr
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = 5 * time.Second // a grandchild that kept the pipe open

@@ -13,7 +13,6 @@ import (
 	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/command"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/disk"
-	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/fetch"
 )
 
@@ -98,8 +97,7 @@ func (r *run) chroot(ctx context.Context) error {
 		return string(data)
 	}
 	if read("etc_os-release")+read("usr_lib_os-release") == "" && r.Origin.Customise.Manager != "" {
-		return event.WithRemedy(fmt.Errorf("%s (%s, %s) is not the root of a guest: it has no os-release", called(r.root), r.root.FS, fetch.Size(r.root.Size)),
-			"write root of [flavor.origin.customise]: the number of the root's partition")
+		return r.noGuest()
 	}
 	list := mounts(read("etc_fstab"), r.volumes, r.root)
 	if subvolume := "subvol=" + strings.TrimSpace(read("subvolume")); list[0].Options == "" && subvolForm.MatchString(subvolume) {

@@ -89,6 +89,8 @@ func Run(ctx context.Context, s Spec, scope *event.Scope) (*disk.Disk, error) {
 	case Copy:
 	case catalog.Chroot:
 		steps = append(steps, step{"make room", r.enlarge}, step{"customise", r.chroot})
+	case catalog.Guestfs:
+		steps = append(steps, step{"make room", r.enlarge}, step{"customise", r.guestfs})
 	default:
 		return nil, fmt.Errorf("there is no way %q of customising", s.Way)
 	}
@@ -277,7 +279,13 @@ func mounts(fstab string, volumes []disk.Volume, root disk.Volume) []mount {
 	return list
 }
 
-// partition is how people call a volume.
+// noGuest says that the root file system is none.
+func (r *run) noGuest() error {
+	return event.WithRemedy(fmt.Errorf("%s (%s, %s) is not the root of a guest: it has no os-release", called(r.root), r.root.FS, fetch.Size(r.root.Size)),
+		"write root of [flavor.origin.customise]: the number of the root's partition")
+}
+
+// called is how people call a volume.
 func called(v disk.Volume) string {
 	if v.Number == 0 {
 		return "the whole disk"

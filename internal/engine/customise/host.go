@@ -76,6 +76,8 @@ func (h *Host) can(ctx context.Context, way string, arch catalog.Arch, try bool)
 		switch way {
 		case catalog.Chroot:
 			err = canChroot(ctx, arch, try)
+		case catalog.Guestfs:
+			err = canGuestfs(arch)
 		default:
 			err = fmt.Errorf("not supported yet")
 		}

@@ -2,13 +2,19 @@ package customise
 
 import (
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/disk"
 )
 
 // Tests on real guests, some minutes each, for those who change the catalogue's package managers or the script: `make
@@ -123,4 +129,116 @@ func TestPackageManagers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Every way leaves the same packages, and the same files with the same contents, owners and modes.
+func TestWaysAgree(t *testing.T) {
+	plain, c := realDisk(t)
+	var host Host
+	var first string
+	var packages string
+	var files map[string]string
+	for _, way := range catalog.Ways {
+		if err := host.Can(t.Context(), way, catalog.X86_64); err != nil {
+			t.Logf("%s: %v", way, err)
+			continue
+		}
+		if only := os.Getenv("KMI_TEST_WAY"); only != "" && only != way {
+			continue
+		}
+		t.Run(way, func(t *testing.T) {
+			l := newLog(t)
+			flavor, release, err := c.Release("debian", "12")
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := Spec{Origin: &catalog.Origin{Kind: "image", Format: "qcow2", ArchNames: flavor.Origin.ArchNames, Boot: flavor.Origin.Boot,
+				Customise: &catalog.Customise{Manager: "apt", Seed: "cloud-init", Trusted: "made here"}}, Manager: c.Managers["apt"], Release: release, Arch: catalog.X86_64,
+				Packages: c.Project.Packages, Disk: plain, Size: 10 << 30, Way: way, Dir: t.TempDir(), Cache: t.TempDir()}
+			d, err := Run(t.Context(), s, l.Scope)
+			if err != nil {
+				t.Fatalf("%v\n%s", err, l.text())
+			}
+			for _, step := range d.Steps {
+				t.Logf("%7.1f s  %s", step.Seconds, step.Name)
+			}
+			if l := left(s.Dir); l != nil {
+				t.Error(l)
+			}
+			data, err := os.ReadFile(filepath.Join(s.Dir, "result", d.Packages))
+			if err != nil {
+				t.Fatal(err)
+			}
+			found := map[string]string{}
+			inside(t, filepath.Join(s.Dir, "result", d.File), func(root string) { found = tree(t, root) })
+			if first == "" {
+				first, packages, files = way, string(data), found
+				return
+			}
+			if string(data) != packages {
+				t.Errorf("the packages differ from those of %s", first)
+			}
+			for _, line := range differences(files, found) {
+				t.Errorf("%s and %s: %s", first, way, line)
+			}
+		})
+	}
+}
+
+// tree lists the files below a folder: what they are, and a checksum of what they hold.
+func tree(t *testing.T, root string) map[string]string {
+	t.Helper()
+	list := map[string]string{}
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name := strings.TrimPrefix(path, root)
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		stat := info.Sys().(*syscall.Stat_t)
+		what := fmt.Sprintf("%s %d:%d", info.Mode(), stat.Uid, stat.Gid)
+		switch {
+		case info.Mode().IsRegular():
+			sum, _, err := disk.Sum(path)
+			if err != nil {
+				return err
+			}
+			what += " " + sum[:16]
+		case info.Mode()&fs.ModeSymlink != 0:
+			to, err := os.Readlink(path)
+			if err != nil {
+				return err
+			}
+			what += " " + to
+		}
+		list[name] = what
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// timed are files in which programs note the time, or what the kernel was that they ran under.
+var timed = regexp.MustCompile(`^/(var/log/|var/cache/(ldconfig/|man/|apt/)|var/lib/dpkg/(status|.*-old)$|var/lib/apt/(extended_states|daily_lock)|var/lib/dpkg/info$|etc/ld.so.cache$|lost\+found)|^/(var/cache/debconf|usr/share/mime|var/lib/systemd/deb-systemd)`)
+
+func differences(a, b map[string]string) (list []string) {
+	for name, what := range a {
+		if other, ok := b[name]; !ok {
+			list = append(list, name+" is missing: "+what)
+		} else if other != what && !timed.MatchString(name) {
+			list = append(list, name+": "+what+" became "+other)
+		}
+	}
+	for name, what := range b {
+		if _, ok := a[name]; !ok {
+			list = append(list, name+" is new: "+what)
+		}
+	}
+	slices.Sort(list)
+	return list
 }

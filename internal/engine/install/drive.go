@@ -14,6 +14,7 @@ import (
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine/command"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/network"
 )
 
 const (
@@ -24,7 +25,7 @@ const (
 )
 
 // makeDrive makes driveFile in a folder.
-func makeDrive(ctx context.Context, dir string, d Drive, files map[string]content, scope *event.Scope) error {
+func makeDrive(ctx context.Context, dir string, d Drive, files map[string]network.Content, scope *event.Scope) error {
 	tree := filepath.Join(dir, "drive")
 	var total int64
 	for _, name := range slices.Sorted(maps.Keys(files)) {
@@ -70,11 +71,11 @@ func makeDrive(ctx context.Context, dir string, d Drive, files map[string]conten
 }
 
 // lay puts a file into the tree, and returns its size.
-func lay(path string, c content) (int64, error) {
+func lay(path string, c network.Content) (int64, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return 0, err
 	}
-	from, _, err := c.open()
+	from, _, err := c.Open()
 	if err != nil {
 		return 0, err
 	}

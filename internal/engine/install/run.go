@@ -1,13 +1,19 @@
 package install
 
 import (
+	"archive/tar"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
@@ -15,6 +21,7 @@ import (
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/fetch"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/machine"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/network"
 )
 
 // Spec is one installation.
@@ -221,12 +228,12 @@ func (i *installation) link(name, as string) error {
 }
 
 // contents finds what served files hold.
-func (i *installation) contents(files map[string]File) (map[string]content, error) {
-	out := map[string]content{}
+func (i *installation) contents(files map[string]File) (map[string]network.Content, error) {
+	out := map[string]network.Content{}
 	for name, f := range files {
-		c := content{text: f.Text}
+		c := network.Content{Text: f.Text}
 		if len(f.Tar) > 0 {
-			c.text = archived(f.Tar)
+			c.Text = archived(f.Tar)
 		}
 		if f.From != "" {
 			path, ok := i.Files[f.From]
@@ -240,7 +247,7 @@ func (i *installation) contents(files map[string]File) (map[string]content, erro
 			if err != nil {
 				return nil, err
 			}
-			c = content{path: path}
+			c = network.Content{Path: path}
 		}
 		out[name] = c
 	}
@@ -257,7 +264,7 @@ func (i *installation) devices(ctx context.Context, b Boot) ([]string, error) {
 		"-drive", "if=none,id=disk,format=qcow2,discard=unmap,detect-zeroes=unmap,cache=unsafe,file=" + newDisk,
 		"-device", "virtio-blk-pci,drive=disk,bootindex=2",
 	}
-	card := "virtio-net-pci,netdev=net,mac=" + guestIf
+	card := "virtio-net-pci,netdev=net,mac=" + network.MAC
 	if m.Kind == "netboot" {
 		args = append(args, "-device", card+",bootindex=1")
 	} else {
@@ -353,12 +360,12 @@ func (i *installation) boot(ctx context.Context, n int, b Boot, d *dialogue) err
 	if b.Media.Kind == "netboot" {
 		bootfile = b.Media.File
 	}
-	net, err := newNetwork(ctx, link, web, tftp, bootfile, i.Script.Network, i.scope)
+	net, err := network.New(ctx, link, network.Spec{HTTP: web, TFTP: tftp, Bootfile: bootfile, Outside: i.Script.Network}, i.scope)
 	if err != nil {
 		_ = link.Close()
 		return err
 	}
-	defer net.close()
+	defer net.Close()
 	screen, err := newScreen(i.Script.Fail, i.kept)
 	if err != nil {
 		return err
@@ -451,4 +458,18 @@ func (i *installation) keep(ctx context.Context) error {
 		return err
 	}
 	return os.Rename(from, filepath.Join(i.Dir, DiskFile))
+}
+
+// archived makes a tar archive, gzipped, of executable files; the same of the same texts.
+func archived(texts map[string]string) string {
+	var b strings.Builder
+	z := gzip.NewWriter(&b)
+	w := tar.NewWriter(z)
+	for _, name := range slices.Sorted(maps.Keys(texts)) { // none of this fails: it is written into memory
+		_ = w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(texts[name])), ModTime: time.Unix(0, 0), Format: tar.FormatUSTAR})
+		_, _ = io.WriteString(w, texts[name])
+	}
+	_ = w.Close()
+	_ = z.Close()
+	return b.String()
 }

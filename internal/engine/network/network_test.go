@@ -1,9 +1,7 @@
-package install
+package network
 
 import (
-	"archive/tar"
 	"bytes"
-	"compress/gzip"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -33,14 +31,14 @@ import (
 )
 
 // guest is the other side of the network: a stack like that of a guest.
-func guest(t *testing.T, web, tftp map[string]content, bootfile string, open bool) *stack.Stack {
+func guest(t *testing.T, web, tftp map[string]Content, bootfile string, open bool) *stack.Stack {
 	t.Helper()
 	ours, theirs := net.Pipe()
-	n, err := newNetwork(context.Background(), ours, web, tftp, bootfile, open, nil)
+	n, err := New(context.Background(), ours, Spec{HTTP: web, TFTP: tftp, Bootfile: bootfile, Outside: open}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &network{conn: theirs, link: channel.New(1024, maxFrame, "\x52\x54\x00\x12\x34\x56"), stack: stack.New(stack.Options{
+	g := &Network{conn: theirs, link: channel.New(1024, maxFrame, "\x52\x54\x00\x12\x34\x56"), stack: stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol}})}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -57,7 +55,7 @@ func guest(t *testing.T, web, tftp map[string]content, bootfile string, open boo
 	g.wg.Add(2)
 	go g.receive()
 	go g.send(ctx)
-	t.Cleanup(func() { n.close(); g.close() })
+	t.Cleanup(func() { n.Close(); g.Close() })
 	return g.stack
 }
 
@@ -80,8 +78,8 @@ func TestServedFiles(t *testing.T) {
 	if err := os.WriteFile(path, big, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	files := map[string]content{"/a": {text: "text a"}, "/pub/big": {path: path}, "/gone": {path: path + "x"}}
-	g := guest(t, files, map[string]content{"auto_install": {path: path}, "etc/boot.conf": {text: "boot"}, "full": {text: strings.Repeat("x", 1024)}}, "auto_install", false)
+	files := map[string]Content{"/a": {Text: "text a"}, "/pub/big": {Path: path}, "/gone": {Path: path + "x"}}
+	g := guest(t, files, map[string]Content{"auto_install": {Path: path}, "etc/boot.conf": {Text: "boot"}, "full": {Text: strings.Repeat("x", 1024)}}, "auto_install", false)
 	client := web(g)
 	for url, want := range map[string]string{"/a": "200 text a", "/pub/big": "200 " + string(big), "/b": "404 404 page not found\n", "/pub/../a": "404 404 page not found\n", "/gone": "500 ", "/": "404 404 page not found\n"} {
 		response, err := client.Get("http://10.0.2.2" + url)
@@ -304,31 +302,6 @@ func TestLease(t *testing.T) {
 	}
 }
 
-func TestArchive(t *testing.T) {
-	texts := map[string]string{"install.site": "#!/bin/ksh\n", "etc/x": ""}
-	if archived(texts) != archived(texts) {
-		t.Error("two archives of the same differ")
-	}
-	z, err := gzip.NewReader(strings.NewReader(archived(texts)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := ""
-	for r := tar.NewReader(z); ; {
-		h, err := r.Next()
-		if err == io.EOF {
-			break
-		} else if err != nil {
-			t.Fatal(err)
-		}
-		data, _ := io.ReadAll(r)
-		got += fmt.Sprintf("%s %o %q ", h.Name, h.Mode, data)
-	}
-	if got != `etc/x 755 "" install.site 755 "#!/bin/ksh\n" ` {
-		t.Error(got)
-	}
-}
-
 // FuzzGuestsPackets feeds what a guest may send to everything that reads it, and as a stream of frames.
 func FuzzGuestsPackets(f *testing.F) {
 	discover, _ := dhcpv4.NewDiscovery(net.HardwareAddr{2, 0, 0, 0, 0, 1})
@@ -348,7 +321,7 @@ func FuzzGuestsPackets(f *testing.F) {
 			t.Fatalf("%d bytes", len(a))
 		}
 		ours, theirs := net.Pipe()
-		n, err := newNetwork(context.Background(), ours, nil, nil, "", false, nil)
+		n, err := New(context.Background(), ours, Spec{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -356,6 +329,6 @@ func FuzzGuestsPackets(f *testing.F) {
 		_ = theirs.SetWriteDeadline(time.Now().Add(5 * time.Second))
 		_, _ = theirs.Write(b)
 		_ = theirs.Close()
-		n.close()
+		n.Close()
 	})
 }

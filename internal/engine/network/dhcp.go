@@ -1,4 +1,4 @@
-package install
+package network
 
 import (
 	"net"
@@ -8,7 +8,7 @@ import (
 )
 
 // dhcp hands the guest its address (RFC 2131) and, where there is one, the name of what the firmware boots.
-func (n *network) dhcp(bootfile string) error {
+func (n *Network) dhcp(bootfile string) error {
 	conn, err := n.udp(dhcpv4.ServerPort, true)
 	if err != nil {
 		return err

@@ -1,4 +1,6 @@
-package install
+// Package network is the network of a virtual machine, played in this process: the guest gets an address, reaches what is
+// served here and, where the way is open, what is outside of this host.
+package network
 
 import (
 	"bufio"
@@ -36,12 +38,17 @@ import (
 // has, which installers know; that one cannot keep the host's loopback from a guest that may use the network, and
 // cannot put a server of ours at the address that netbooted installers ask.
 var (
-	ours    = netip.MustParseAddr("10.0.2.2")
-	guests  = netip.MustParseAddr("10.0.2.15")
-	subnet  = netip.MustParsePrefix("10.0.2.0/24")
-	ourMAC  = tcpip.LinkAddress("\x52\x55\x0a\x00\x02\x02")
-	guestIf = "52:54:00:12:34:56" // the guest's MAC address
+	ours   = netip.MustParseAddr("10.0.2.2")
+	guests = netip.MustParseAddr("10.0.2.15")
+	subnet = netip.MustParsePrefix("10.0.2.0/24")
+	ourMAC = tcpip.LinkAddress("\x52\x55\x0a\x00\x02\x02")
 )
+
+// MAC is the guest's address on the network.
+const MAC = "52:54:00:12:34:56"
+
+// Gateway is our address on the guest's network: what is served is served there.
+const Gateway = "10.0.2.2"
 
 const (
 	nic           = 1
@@ -53,8 +60,15 @@ const (
 	questionLimit = 10 * time.Second
 )
 
-// network is the guest's network.
-type network struct {
+// Spec says what there is on a guest's network besides its address.
+type Spec struct {
+	HTTP, TFTP map[string]Content // what is served, by its path
+	Bootfile   string             // what DHCP names for a firmware to boot; "" for nothing
+	Outside    bool               // other networks can be reached
+}
+
+// Network is a guest's network.
+type Network struct {
 	scope *event.Scope
 	stack *stack.Stack
 	link  *channel.Endpoint
@@ -65,23 +79,23 @@ type network struct {
 	told  atomic.Int32 // lines logged
 }
 
-// newNetwork starts the network at a stream socket of QEMU's (-netdev stream: frames with their length in four bytes
-// before). files are what it serves; bootfile is what DHCP names; outside opens the way to other networks.
-func newNetwork(ctx context.Context, conn net.Conn, http, tftp map[string]content, bootfile string, outside bool, scope *event.Scope) (*network, error) {
+// New starts the network at a stream socket of QEMU's (-netdev stream: frames with their length in four bytes before).
+// It has to be closed, which closes the socket, too.
+func New(ctx context.Context, conn net.Conn, s Spec, scope *event.Scope) (*Network, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	n := &network{scope: scope, conn: conn, stop: cancel, link: channel.New(1024, maxFrame, ourMAC),
+	n := &Network{scope: scope, conn: conn, stop: cancel, link: channel.New(1024, maxFrame, ourMAC),
 		stack: stack.New(stack.Options{
 			NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
 			TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol},
 		})}
-	if err := n.start(ctx, http, tftp, bootfile, outside); err != nil {
-		n.close()
+	if err := n.start(ctx, s); err != nil {
+		n.Close()
 		return nil, fmt.Errorf("the guest's network: %w", err)
 	}
 	return n, nil
 }
 
-func (n *network) start(ctx context.Context, http, tftp map[string]content, bootfile string, outside bool) error {
+func (n *Network) start(ctx context.Context, s Spec) error {
 	if err := n.stack.CreateNIC(nic, ethernet.New(n.link)); err != nil {
 		return errors.New(err.String())
 	}
@@ -95,13 +109,13 @@ func (n *network) start(ctx context.Context, http, tftp map[string]content, boot
 	if err := n.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &sack); err != nil {
 		return errors.New(err.String())
 	}
-	if err := n.dhcp(bootfile); err != nil {
+	if err := n.dhcp(s.Bootfile); err != nil {
 		return err
 	}
-	if err := n.files(ctx, http, tftp); err != nil {
+	if err := n.files(ctx, s.HTTP, s.TFTP); err != nil {
 		return err
 	}
-	if err := n.others(ctx, outside); err != nil {
+	if err := n.others(ctx, s.Outside); err != nil {
 		return err
 	}
 	n.wg.Add(2)
@@ -110,8 +124,13 @@ func (n *network) start(ctx context.Context, http, tftp map[string]content, boot
 	return nil
 }
 
+// Listen listens for the guest's TCP connections to a port of the gateway, until the listener or the network is closed.
+func (n *Network) Listen(port uint16) (net.Listener, error) {
+	return gonet.ListenTCP(n.stack, tcpip.FullAddress{NIC: nic, Addr: tcpip.AddrFrom4(ours.As4()), Port: port}, ipv4.ProtocolNumber)
+}
+
 // receive hands the guest's frames to the stack.
-func (n *network) receive() {
+func (n *Network) receive() {
 	defer n.wg.Done()
 	r := bufio.NewReaderSize(n.conn, 64<<10)
 	for {
@@ -139,7 +158,7 @@ func (n *network) receive() {
 }
 
 // send hands the stack's frames to the guest.
-func (n *network) send(ctx context.Context) {
+func (n *Network) send(ctx context.Context) {
 	defer n.wg.Done()
 	var b []byte
 	for {
@@ -158,8 +177,8 @@ func (n *network) send(ctx context.Context) {
 	}
 }
 
-// close ends every connection of the guest's.
-func (n *network) close() {
+// Close ends every connection of the guest's.
+func (n *Network) Close() {
 	n.stop()
 	_ = n.conn.Close()
 	for _, c := range n.ends {
@@ -174,7 +193,7 @@ func (n *network) close() {
 // maxTold is how many lines the guest can make the network log.
 const maxTold = 2000
 
-func (n *network) logf(format string, args ...any) {
+func (n *Network) logf(format string, args ...any) {
 	switch told := n.told.Add(1); {
 	case told < maxTold:
 		n.scope.Log(event.Clean(fmt.Sprintf(format, args...)))
@@ -184,7 +203,7 @@ func (n *network) logf(format string, args ...any) {
 }
 
 // udp opens a port at our address; broadcasts reach it, too, where all is true.
-func (n *network) udp(port uint16, all bool) (*gonet.UDPConn, error) {
+func (n *Network) udp(port uint16, all bool) (*gonet.UDPConn, error) {
 	var wq waiter.Queue
 	ep, err := n.stack.NewEndpoint(udp.ProtocolNumber, ipv4.ProtocolNumber, &wq)
 	if err != nil {
@@ -206,7 +225,7 @@ func (n *network) udp(port uint16, all bool) (*gonet.UDPConn, error) {
 
 // others answers for every other address: connections are refused at once, so that nobody in the guest waits, or, where
 // the way is open, carried on; then names have addresses, too.
-func (n *network) others(ctx context.Context, open bool) error {
+func (n *Network) others(ctx context.Context, open bool) error {
 	if err := n.stack.SetPromiscuousMode(nic, true); err != nil {
 		return errors.New(err.String())
 	}
@@ -237,7 +256,7 @@ func (n *network) others(ctx context.Context, open bool) error {
 }
 
 // forward carries one connection of the guest's to another network.
-func (n *network) forward(ctx context.Context, r *tcp.ForwarderRequest) {
+func (n *Network) forward(ctx context.Context, r *tcp.ForwarderRequest) {
 	id := r.ID()
 	to := netip.AddrPortFrom(netip.AddrFrom4(id.LocalAddress.As4()), id.LocalPort)
 	if why := forbidden(to.Addr()); why != "" {
@@ -283,7 +302,7 @@ func forbidden(a netip.Addr) string {
 }
 
 // names answers questions for the addresses of names (RFC 1035) as this host would answer them.
-func (n *network) names(ctx context.Context) error {
+func (n *Network) names(ctx context.Context) error {
 	conn, err := n.udp(53, false)
 	if err != nil {
 		return err

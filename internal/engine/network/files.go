@@ -1,19 +1,15 @@
-package install
+package network
 
 import (
-	"archive/tar"
 	"bytes"
-	"compress/gzip"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/http"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,18 +21,18 @@ import (
 	"github.com/ContainerCraft/kmi-tui/internal/engine/machine"
 )
 
-// content is what a served file holds: a text, or a file of this host.
-type content struct{ text, path string }
+// Content is what a served file holds: a text, or a file of this host.
+type Content struct{ Text, Path string }
 
-// open returns the content and its size in bytes.
-func (c content) open() (io.ReadSeekCloser, int64, error) {
-	if c.path == "" {
+// Open returns the Content and its size in bytes.
+func (c Content) Open() (io.ReadSeekCloser, int64, error) {
+	if c.Path == "" {
 		return struct {
 			io.ReadSeeker
 			io.Closer
-		}{strings.NewReader(c.text), io.NopCloser(nil)}, int64(len(c.text)), nil
+		}{strings.NewReader(c.Text), io.NopCloser(nil)}, int64(len(c.Text)), nil
 	}
-	f, err := os.Open(c.path)
+	f, err := os.Open(c.Path)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -48,24 +44,9 @@ func (c content) open() (io.ReadSeekCloser, int64, error) {
 	return f, info.Size(), nil
 }
 
-// archived makes a tar archive, gzipped, of executable files; the same of the same texts.
-func archived(texts map[string]string) string {
-	var b strings.Builder
-	z := gzip.NewWriter(&b)
-	w := tar.NewWriter(z)
-	for _, name := range slices.Sorted(maps.Keys(texts)) { // none of this fails: it is written into memory
-		_ = w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(texts[name])), ModTime: time.Unix(0, 0), Format: tar.FormatUSTAR})
-		_, _ = io.WriteString(w, texts[name])
-	}
-	_ = w.Close()
-	_ = z.Close()
-	return b.String()
-}
-
 // files starts the servers.
-func (n *network) files(ctx context.Context, web, tftp map[string]content) error {
-	address := tcpip.FullAddress{NIC: nic, Addr: tcpip.AddrFrom4(ours.As4()), Port: 80}
-	l, err := gonet.ListenTCP(n.stack, address, ipv4.ProtocolNumber)
+func (n *Network) files(ctx context.Context, web, tftp map[string]Content) error {
+	l, err := n.Listen(80)
 	if err != nil {
 		return err
 	}
@@ -93,7 +74,7 @@ func (n *network) files(ctx context.Context, web, tftp map[string]content) error
 }
 
 // web serves files over HTTP: what is asked for is looked up as it is, and nothing is taken.
-func (n *network) web(files map[string]content) http.Handler {
+func (n *Network) web(files map[string]Content) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name := machine.Clip(r.URL.Path, 200)
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -106,7 +87,7 @@ func (n *network) web(files map[string]content) http.Handler {
 			http.NotFound(w, r)
 			return
 		}
-		f, size, err := c.open()
+		f, size, err := c.Open()
 		if err != nil {
 			n.logf("the guest asks by HTTP for %q: %v", name, err)
 			w.WriteHeader(http.StatusInternalServerError)
@@ -180,7 +161,7 @@ func tftpRefusal(code uint16, text string) []byte {
 }
 
 // tftp serves files until the connection is closed.
-func (n *network) tftp(ctx context.Context, conn *gonet.UDPConn, files map[string]content) {
+func (n *Network) tftp(ctx context.Context, conn *gonet.UDPConn, files map[string]Content) {
 	slots := make(chan struct{}, maxTransfers)
 	b := make([]byte, 1500)
 	for {
@@ -216,12 +197,12 @@ func (n *network) tftp(ctx context.Context, conn *gonet.UDPConn, files map[strin
 }
 
 // transfer sends a file to a client: every transfer has a port of its own.
-func (n *network) transfer(ctx context.Context, r request, c content, from net.Addr) error {
+func (n *Network) transfer(ctx context.Context, r request, c Content, from net.Addr) error {
 	to, ok := from.(*net.UDPAddr)
 	if !ok {
 		return fmt.Errorf("%v", from)
 	}
-	f, size, err := c.open()
+	f, size, err := c.Open()
 	if err != nil {
 		return err
 	}
