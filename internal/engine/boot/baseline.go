@@ -97,7 +97,7 @@ func (t *test) progress(done, total int, unit string) {
 // boots waits for a kernel's first words; a guest whose console is silent proves it by its agent.
 func (t *test) boots(ctx context.Context) (string, error) {
 	select {
-	case kernel := <-t.console.kernel:
+	case kernel := <-t.console.Kernel:
 		return kernel, nil
 	case <-t.opened:
 		return "the guest has opened the agent's channel; its console says nothing of a kernel", nil
@@ -154,9 +154,9 @@ func (t *test) allows(ctx context.Context) (string, error) {
 		}
 	}
 	if len(lacking) > 0 {
-		return "", fmt.Errorf("expected these calls to be enabled: %s; version %s of the agent has %d calls", strings.Join(lacking, ", "), clip(info.Version, 40), len(info.Commands))
+		return "", fmt.Errorf("expected these calls to be enabled: %s; version %s of the agent has %d calls", strings.Join(lacking, ", "), machine.Clip(info.Version, 40), len(info.Commands))
 	}
-	return fmt.Sprintf("version %s, %d calls", clip(info.Version, 40), len(info.Commands)), nil
+	return fmt.Sprintf("version %s, %d calls", machine.Clip(info.Version, 40), len(info.Commands)), nil
 }
 
 // configured waits for cloud-init and reads what it says.
@@ -180,7 +180,7 @@ func (t *test) configured(ctx context.Context) (string, error) {
 	}
 	// Exit code 2 with status done tells of recoverable errors (cloud-init 23.4 and later): they count, too.
 	if status != "done" || code != 0 {
-		return "", fmt.Errorf("expected cloud-init's status done and exit code 0, found %q and %d: %s", clip(status, 40), code, clip(strings.Join(strings.Fields(out), " "), maxWords))
+		return "", fmt.Errorf("expected cloud-init's status done and exit code 0, found %q and %d: %s", machine.Clip(status, 40), code, machine.Clip(strings.Join(strings.Fields(out), " "), maxWords))
 	}
 	host, err := t.hostname(ctx)
 	if err != nil {
@@ -189,7 +189,7 @@ func (t *test) configured(ctx context.Context) (string, error) {
 	if name, _, _ := strings.Cut(host, "."); name != hostname {
 		return "", fmt.Errorf("expected the host name %s from the seed, found %q", hostname, host)
 	}
-	return fmt.Sprintf("status: done, host name %s from the seed, %s", hostname, clip(source, 100)), nil
+	return fmt.Sprintf("status: done, host name %s from the seed, %s", hostname, machine.Clip(source, 100)), nil
 }
 
 func (t *test) hostname(ctx context.Context) (string, error) {
@@ -197,7 +197,7 @@ func (t *test) hostname(ctx context.Context) (string, error) {
 		Name string `json:"host-name"`
 	}
 	err := t.agent.call(ctx, "guest-get-host-name", nil, &host)
-	return clip(host.Name, 100), err
+	return machine.Clip(host.Name, 100), err
 }
 
 // tells asks what virt-launcher polls.
@@ -211,7 +211,7 @@ func (t *test) tells(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if system.ID == "" || system.Kernel == "" {
-		return "", fmt.Errorf("guest-get-osinfo: expected an id and a kernel, found %q and %q", clip(system.ID, 40), clip(system.Kernel, 40))
+		return "", fmt.Errorf("guest-get-osinfo: expected an id and a kernel, found %q and %q", machine.Clip(system.ID, 40), machine.Clip(system.Kernel, 40))
 	}
 	if host, err := t.hostname(ctx); err != nil {
 		return "", err
@@ -232,7 +232,7 @@ func (t *test) tells(ctx context.Context) (string, error) {
 	root := ""
 	for _, f := range filesystems {
 		if f.Mountpoint == "/" {
-			root = clip(f.Type, 20)
+			root = machine.Clip(f.Type, 20)
 		}
 	}
 	if root == "" {
@@ -256,7 +256,7 @@ func (t *test) tells(ctx context.Context) (string, error) {
 		return "", err
 	}
 	if frozen != "thawed" {
-		return "", fmt.Errorf("guest-fsfreeze-status: expected thawed, found %q", clip(frozen, 40))
+		return "", fmt.Errorf("guest-fsfreeze-status: expected thawed, found %q", machine.Clip(frozen, 40))
 	}
 	var clock int64 // nanoseconds since 1970
 	if err := t.agent.call(ctx, "guest-get-time", nil, &clock); err != nil {
@@ -265,7 +265,7 @@ func (t *test) tells(ctx context.Context) (string, error) {
 	if skew := time.Since(time.Unix(0, clock)).Abs(); skew > maxClockSkew {
 		return "", fmt.Errorf("guest-get-time: expected about %s, found %s", time.Now().UTC().Format(time.RFC3339), time.Unix(0, clock).UTC().Format(time.RFC3339))
 	}
-	return fmt.Sprintf("%s (%s), kernel %s, %s, root %s, %d users logged in", clip(system.Pretty, 80), clip(system.ID, 40), clip(system.Kernel, 40), address, root, len(users)), nil
+	return fmt.Sprintf("%s (%s), kernel %s, %s, root %s, %d users logged in", machine.Clip(system.Pretty, 80), machine.Clip(system.ID, 40), machine.Clip(system.Kernel, 40), address, root, len(users)), nil
 }
 
 // address is an interface and its IPv4 address, by the agent.
@@ -284,11 +284,11 @@ func (t *test) address(ctx context.Context) (string, error) {
 		names = append(names, i.Name)
 		for _, a := range i.Addresses {
 			if ip := net.ParseIP(a.IP); ip != nil && ip.To4() != nil && !ip.IsLoopback() && !ip.IsLinkLocalUnicast() {
-				return clip(i.Name, 20) + " " + ip.String(), nil
+				return machine.Clip(i.Name, 20) + " " + ip.String(), nil
 			}
 		}
 	}
-	return "", fmt.Errorf("guest-network-get-interfaces: expected an interface with an IPv4 address, found none on %q", clip(strings.Join(names, ", "), maxWords))
+	return "", fmt.Errorf("guest-network-get-interfaces: expected an interface with an IPv4 address, found none on %q", machine.Clip(strings.Join(names, ", "), maxWords))
 }
 
 // network looks at what DHCP and router advertisements have led to. The test's network hands out an address but, as it
@@ -302,7 +302,7 @@ elif [ -L /etc/resolv.conf ]; then echo dangling; fi; true`
 		return "", err
 	}
 	if code != 0 {
-		return "", fmt.Errorf("looking at the guest's network: exit code %d: %s", code, clip(out, maxWords))
+		return "", fmt.Errorf("looking at the guest's network: exit code %d: %s", code, machine.Clip(out, maxWords))
 	}
 	local, router, names, dangling := routes(out)
 	switch {
@@ -330,16 +330,16 @@ func routes(text string) (local, router string, names []string, dangling bool) {
 		switch {
 		case len(f) == 11 && len(f[1]) == 8 && len(f[2]) == 8: // interface destination gateway …
 			if f[1] == "00000000" {
-				router = clip(f[0], 20) + " (IPv4)"
+				router = machine.Clip(f[0], 20) + " (IPv4)"
 			} else if f[2] == "00000000" && local == "" {
-				local = clip(f[0], 20)
+				local = machine.Clip(f[0], 20)
 			}
 		case len(f) == 10 && len(f[0]) == 32: // destination length source length gateway … interface
 			if f[0] == nowhere && f[1] == "00" && f[4] != nowhere && router == "" {
-				router = clip(f[9], 20) + " (IPv6)"
+				router = machine.Clip(f[9], 20) + " (IPv6)"
 			}
 		case len(f) == 2 && f[0] == "nameserver":
-			names = append(names, clip(f[1], 60))
+			names = append(names, machine.Clip(f[1], 60))
 		case line == "dangling":
 			dangling = true
 		}
@@ -380,7 +380,7 @@ func (t *test) known(ctx context.Context) error {
 		return err
 	}
 	if code != 0 {
-		return fmt.Errorf("expected a host key in the guest's %s: %s", path, clip(public, maxWords))
+		return fmt.Errorf("expected a host key in the guest's %s: %s", path, machine.Clip(public, maxWords))
 	}
 	if t.hostKey, _, _, _, err = ssh.ParseAuthorizedKey([]byte(public)); err != nil {
 		return fmt.Errorf("the guest's %s: %w", path, err)
@@ -419,15 +419,15 @@ func (t *test) session(conn net.Conn, with ssh.Signer) (string, error) {
 		HostKeyCallback: ssh.FixedHostKey(t.hostKey), HostKeyAlgorithms: []string{ssh.KeyAlgoED25519}})
 	if err != nil {
 		if strings.Contains(err.Error(), "unable to authenticate") {
-			return "", fmt.Errorf("%w: %s", errRefused, clip(err.Error(), maxWords))
+			return "", fmt.Errorf("%w: %s", errRefused, machine.Clip(err.Error(), maxWords))
 		}
-		return "", errors.New(clip(err.Error(), maxWords))
+		return "", errors.New(machine.Clip(err.Error(), maxWords))
 	}
 	client := ssh.NewClient(c, channels, requests)
 	defer client.Close()
 	session, err := client.NewSession()
 	if err != nil {
-		return "", errors.New(clip(err.Error(), maxWords))
+		return "", errors.New(machine.Clip(err.Error(), maxWords))
 	}
 	stdout, err := session.StdoutPipe()
 	if err != nil {
@@ -442,10 +442,10 @@ func (t *test) session(conn net.Conn, with ssh.Signer) (string, error) {
 	}
 	words := strings.Fields(string(out))
 	if len(words) == 0 || words[0] != t.User {
-		return "", fmt.Errorf("expected to be %s after the login, am %q", t.User, clip(strings.Join(words, " "), 100))
+		return "", fmt.Errorf("expected to be %s after the login, am %q", t.User, machine.Clip(strings.Join(words, " "), 100))
 	}
 	if len(out) == 1000 {
-		return "", fmt.Errorf("expected a few words from id and uname, found %s", clip(string(out), 100))
+		return "", fmt.Errorf("expected a few words from id and uname, found %s", machine.Clip(string(out), 100))
 	}
 	return strings.Join(words, " "), session.Wait()
 }
@@ -488,11 +488,11 @@ func (t *test) grown(ctx context.Context) (string, error) {
 	lines := strings.Split(strings.TrimSpace(out), "\n")
 	f := strings.Fields(lines[len(lines)-1])
 	if code != 0 || len(f) < 6 {
-		return "", fmt.Errorf("df in the guest: exit code %d: %s", code, clip(out, maxWords))
+		return "", fmt.Errorf("df in the guest: exit code %d: %s", code, machine.Clip(out, maxWords))
 	}
 	blocks, err := strconv.ParseInt(f[1], 10, 53)
 	if err != nil {
-		return "", fmt.Errorf("df in the guest: %s", clip(out, maxWords))
+		return "", fmt.Errorf("df in the guest: %s", machine.Clip(out, maxWords))
 	}
 	if size := blocks << 10; size < t.Size/10*9 {
 		return "", fmt.Errorf("expected a root of nearly %d bytes, found %d", t.Size, size)
@@ -507,7 +507,7 @@ func (t *test) identity(ctx context.Context) (string, error) {
 	}
 	id := strings.TrimSpace(out)
 	if code != 0 || len(id) != 32 || strings.Trim(id, "0123456789abcdef") != "" || id == strings.Repeat("0", 32) {
-		return "", fmt.Errorf("expected a machine id of 32 hexadecimal digits, found %q", clip(id, 100))
+		return "", fmt.Errorf("expected a machine id of 32 hexadecimal digits, found %q", machine.Clip(id, 100))
 	}
 	return "machine-id " + id, nil
 }
@@ -526,22 +526,22 @@ systemctl list-units --state=failed --plain --no-legend --no-pager 2>/dev/null`,
 		return "not systemd: there are no units", nil
 	}
 	if code != 0 {
-		return "", fmt.Errorf("systemctl in the guest: exit code %d: %s", code, clip(out, maxWords))
+		return "", fmt.Errorf("systemctl in the guest: exit code %d: %s", code, machine.Clip(out, maxWords))
 	}
 	state, failed := "starting", []string(nil)
 	for i, line := range strings.Split(out, "\n") {
 		words := strings.Fields(line)
 		switch {
 		case len(words) == 1 && i == 0:
-			state = clip(words[0], 20)
+			state = machine.Clip(words[0], 20)
 		case len(words) > 0:
-			failed = append(failed, clip(words[0], 100))
+			failed = append(failed, machine.Clip(words[0], 100))
 		}
 	}
 	if len(failed) > 0 {
 		t.journal(ctx, failed)
 		slices.Sort(failed)
-		return "", fmt.Errorf("expected no failed unit, found %s", clip(strings.Join(failed, ", "), maxWords))
+		return "", fmt.Errorf("expected no failed unit, found %s", machine.Clip(strings.Join(failed, ", "), maxWords))
 	}
 	return "systemctl names none, the system is " + state, nil
 }
@@ -559,7 +559,7 @@ func (t *test) journal(ctx context.Context, units []string) {
 	}
 	lines := strings.Split(strings.TrimSpace(out), "\n")
 	for _, line := range lines[max(0, len(lines)-60):] {
-		t.scope.Logf("%s: journal: %s", t.Firmware, clip(line, maxLastLine*2))
+		t.scope.Logf("%s: journal: %s", t.Firmware, machine.Clip(line, 400))
 	}
 }
 

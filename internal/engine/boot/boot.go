@@ -97,7 +97,7 @@ type test struct {
 	began   time.Time // power on
 	result  Result
 	vm      *machine.VM
-	console *console
+	console *machine.Console
 	opened  chan struct{} // closed when the guest has opened the agent's port
 	agent   *agent
 	port    int         // on 127.0.0.1; leads to the guest's ssh
@@ -186,7 +186,7 @@ func seedTexts() map[string]string {
 // start starts QEMU, connects to it and powers the machine on. From then on, over is told when the guest gives up or
 // the machine ends unasked.
 func (t *test) start(ctx context.Context, over func(error)) error {
-	t.console = newConsole(t.scope, func(line string) { over(fmt.Errorf("the guest gave up: %s", line)) })
+	t.console = machine.NewConsole(t.scope, func(line string) { over(fmt.Errorf("the guest gave up: %s", line)) })
 	m := t.machine(t.accel)
 	m.Stdout = t.console
 	var err error
@@ -238,7 +238,7 @@ func (t *test) stop() {
 		t.agent.close()
 	}
 	if t.console != nil {
-		t.console.close()
+		t.console.Close()
 	}
 }
 
@@ -250,7 +250,7 @@ func (t *test) explain(err error) error {
 	}
 	err = fmt.Errorf("%s, %s: after %.0f s: %w", t.Firmware, t.accel, time.Since(t.began).Seconds(), err)
 	if t.console != nil {
-		if last := t.console.last(); last != "" {
+		if last := t.console.Last(); last != "" {
 			err = fmt.Errorf("%w; the console's last lines: %s", err, last)
 		}
 	}

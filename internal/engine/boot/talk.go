@@ -58,7 +58,7 @@ func forwarded(ctx context.Context, q *machine.QMP) (int, error) {
 	}
 	m := hostForward.FindStringSubmatch(text)
 	if m == nil {
-		return 0, fmt.Errorf("QEMU names no forwarded port: %s", clip(text, maxWords))
+		return 0, fmt.Errorf("QEMU names no forwarded port: %s", machine.Clip(text, maxWords))
 	}
 	return strconv.Atoi(m[1])
 }

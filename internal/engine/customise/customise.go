@@ -91,6 +91,8 @@ func Run(ctx context.Context, s Spec, scope *event.Scope) (*disk.Disk, error) {
 		steps = append(steps, step{"make room", r.enlarge}, step{"customise", r.chroot})
 	case catalog.Guestfs:
 		steps = append(steps, step{"make room", r.enlarge}, step{"customise", r.guestfs})
+	case catalog.SelfBoot:
+		steps = append(steps, step{"make room", r.enlarge}, step{"customise", r.selfboot})
 	default:
 		return nil, fmt.Errorf("there is no way %q of customising", s.Way)
 	}

@@ -42,7 +42,7 @@ type words struct {
 	mark  string
 	line  func(string)
 	scope *event.Scope
-	last  []string
+	said  lastLines
 	rest  []byte
 }
 
@@ -75,20 +75,16 @@ func (w *words) tell(line string) {
 }
 
 func (w *words) keep(line string) {
-	if strings.TrimSpace(line) == "" {
-		return
+	if strings.TrimSpace(line) != "" {
+		w.said.add(line)
 	}
-	if len(w.last) == 5 {
-		w.last = w.last[1:]
-	}
-	w.last = append(w.last, event.Clean(machine.Clip(line, machine.MaxWords)))
 }
 
 // tail are the last words, on one line.
 func (w *words) tail() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return strings.Join(w.last, " | ")
+	return w.said.String()
 }
 
 // launch starts the appliance with the disk under work.

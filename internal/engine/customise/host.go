@@ -34,7 +34,7 @@ func (h *Host) Choose(ctx context.Context, o *catalog.Origin, r *catalog.Release
 	}
 	var against []string
 	for _, way := range o.Customise.Ways {
-		err := h.can(ctx, way, arch, try)
+		err := h.can(ctx, o, way, arch, try)
 		if err == nil && way == catalog.Chroot && !signed && o.Customise.Trusted == "" {
 			err = errors.New("upstream's disk is not signed, so this host does not mount it")
 		}
@@ -63,14 +63,14 @@ func (h *Host) Choose(ctx context.Context, o *catalog.Origin, r *catalog.Release
 // Can says why disks of an architecture cannot be customised in a way here; nil if they can. It tries, which takes a
 // moment the first time.
 func (h *Host) Can(ctx context.Context, way string, arch catalog.Arch) error {
-	return h.can(ctx, way, arch, true)
+	return h.can(ctx, &catalog.Origin{}, way, arch, true)
 }
 
 // can says why a way cannot be gone here; nil if it can.
-func (h *Host) can(ctx context.Context, way string, arch catalog.Arch, try bool) error {
+func (h *Host) can(ctx context.Context, o *catalog.Origin, way string, arch catalog.Arch, try bool) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	key := fmt.Sprint(way, " ", arch, " ", try)
+	key := fmt.Sprint(way, " ", arch, " ", firmware(o, arch), " ", try)
 	err, looked := h.known[key]
 	if !looked {
 		switch way {
@@ -78,8 +78,10 @@ func (h *Host) can(ctx context.Context, way string, arch catalog.Arch, try bool)
 			err = canChroot(ctx, arch, try)
 		case catalog.Guestfs:
 			err = canGuestfs(arch)
+		case catalog.SelfBoot:
+			err = canSelfBoot(o, arch)
 		default:
-			err = fmt.Errorf("not supported yet")
+			err = fmt.Errorf("there is no way %q of customising", way)
 		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

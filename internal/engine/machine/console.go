@@ -1,4 +1,4 @@
-package boot
+package machine
 
 import (
 	"bytes"
@@ -8,7 +8,6 @@ import (
 	"sync"
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
-	"github.com/ContainerCraft/kmi-tui/internal/engine/machine"
 )
 
 const (
@@ -18,10 +17,9 @@ const (
 	maxLastLine    = 200      // bytes of each of them
 )
 
-// console takes what the guest prints on its serial port: into the stage's log, up to a bound, and through the eyes of
-// the test.
-type console struct {
-	kernel chan string // the line with which a kernel begins, once
+// Console takes what a guest prints on its serial port: into the log, up to a bound, and looks at it.
+type Console struct {
+	Kernel chan string // the words with which a kernel begins, once
 
 	scope *event.Scope
 	lines *event.LineWriter
@@ -33,8 +31,9 @@ type console struct {
 	tail  []string
 }
 
-func newConsole(scope *event.Scope, panic func(line string)) *console {
-	return &console{kernel: make(chan string, 1), scope: scope, lines: scope.Lines(nil), panic: panic}
+// NewConsole makes a console. panic is told the line with which firmware, boot loader or kernel say that they are over.
+func NewConsole(scope *event.Scope, panic func(line string)) *Console {
+	return &Console{Kernel: make(chan string, 1), scope: scope, lines: scope.Lines(nil), panic: panic}
 }
 
 var (
@@ -47,7 +46,7 @@ var (
 )
 
 // Write never fails.
-func (c *console) Write(p []byte) (int, error) {
+func (c *Console) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if room := maxConsole - c.total; room > 0 {
@@ -78,17 +77,17 @@ func (c *console) Write(p []byte) (int, error) {
 }
 
 // look sees every line.
-func (c *console) look(line string) {
+func (c *Console) look(line string) {
 	if strings.TrimSpace(line) == "" {
 		return
 	}
-	line = clip(line, maxLastLine)
+	line = Clip(line, maxLastLine)
 	if c.tail = append(c.tail, line); len(c.tail) > lastLines {
 		c.tail = c.tail[1:]
 	}
 	if k := kernels.FindString(line); k != "" {
 		select {
-		case c.kernel <- k:
+		case c.Kernel <- k:
 		default:
 		}
 	}
@@ -98,15 +97,15 @@ func (c *console) look(line string) {
 	}
 }
 
-// last are the console's last lines, in one.
-func (c *console) last() string {
+// Last are the console's last lines, in one.
+func (c *Console) Last() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return strings.Join(c.tail, " | ")
 }
 
-// close ends the log, with a line without an end and a word on what was left out.
-func (c *console) close() {
+// Close ends the log, with a line without an end and a word on what was left out.
+func (c *Console) Close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.total <= maxConsole {
@@ -115,6 +114,3 @@ func (c *console) close() {
 		c.scope.Logf("… %d bytes of the console were left out", c.total-maxConsole)
 	}
 }
-
-// clip is machine.Clip.
-func clip(text string, n int) string { return machine.Clip(text, n) }
