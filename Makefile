@@ -49,9 +49,11 @@ install-test: ## a real unattended installation, up to an hour without KVM: make
 	@$(call install,$(TEST))
 	KMI_TEST_INSTALL=1 $(GO) test -v -timeout 4h -run 'TestARealInstallation|TestMedia' ./internal/engine/install
 
-guest-test: build ## the package managers and SELinux on real guests, some minutes: what who changes them runs
+guest-test: build ## every way, the package managers and SELinux on real guests, ten minutes: for who changes them
 	@$(call install,$(GUEST))
-	KMI_TEST_GUESTS=1 $(GO) test -v -timeout 60m -run 'TestSELinux|TestPackageManagers' ./internal/engine/customise
+	mkdir -p dist && sed -E '0,/^packages +=/s/^packages +=.*/packages = []/' distros.toml >dist/plain.toml
+	./kmi-tui --batch --only debian:12/x86_64 --until customise --catalog dist/plain.toml --cache dist/plain
+	KMI_TEST_DISK=$$(echo $$PWD/dist/plain/disks/*/disk.qcow2) $(GO) test -v -timeout 60m -run 'TestSELinux|TestPackageManagers|TestWaysAgree' ./internal/engine/customise
 
 bench: ## every way of customising beside the chain of libguestfs' tools, and the other benchmarks; some minutes
 	@$(call install,$(BENCH))

@@ -275,6 +275,7 @@ type Boot struct {
 	EFIGrub  string            `toml:"efi_grub"` // path on the EFI system partition of the configuration that the loader reads
 	Kernel   string            `toml:"kernel"`   // path in the guest
 	Initrd   string            `toml:"initrd"`
-	Firmware []string          `toml:"firmware"` // what the boot test uses, the full baseline with the first: "uefi", "bios"
-	Memory   int               `toml:"memory"`   // MiB of the test machine
+	Cmdline  string            `toml:"cmdline" json:",omitempty"` // kernel arguments instead of Origin.Cmdline
+	Firmware []string          `toml:"firmware"`                  // what the boot test uses, the full baseline with the first: "uefi", "bios"
+	Memory   int               `toml:"memory"`                    // MiB of the test machine
 }

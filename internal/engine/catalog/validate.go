@@ -465,9 +465,7 @@ func (v *validator) packages(p place, f *Flavor) {
 			item.archive(m[len(m)-1], s, write)
 		}
 	}
-	if strings.ContainsFunc(o.Cmdline, func(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune("\"'`$\\;|&<>{}#", r) }) {
-		p.in("cmdline").say("%s: write kernel arguments without quotes or characters that a shell reads", quote(o.Cmdline))
-	}
+	p.in("cmdline").cmdline(o.Cmdline)
 	p.in("run").commands(o.Run)
 	p.in("licences").globs(o.Licences)
 	v.files(p.in("file"), o.Files)
@@ -475,6 +473,13 @@ func (v *validator) packages(p place, f *Flavor) {
 		if one := p.in("boot").in(string(a)); one.arch(a) {
 			v.boot(one, o.Boot[a])
 		}
+	}
+}
+
+// cmdline checks arguments of a kernel.
+func (p place) cmdline(s string) {
+	if strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune("\"'`$\\;|&<>{}#", r) }) {
+		p.say("%s: write kernel arguments without quotes or characters that a shell reads", quote(s))
 	}
 }
 
@@ -563,6 +568,7 @@ func (v *validator) boot(p place, b Boot) {
 	if len(b.EFI) > 0 && p.in("efi_grub").form(b.EFIGrub, partitionForm, inside) && seen[strings.ToLower(b.EFIGrub)] {
 		p.in("efi_grub").say("%s is one of efi's files: choose another path", quote(b.EFIGrub))
 	}
+	p.in("cmdline").cmdline(b.Cmdline)
 	p.in("kernel").absolute(b.Kernel)
 	p.in("initrd").absolute(b.Initrd)
 	if len(b.Firmware) == 0 {

@@ -163,8 +163,12 @@ func (b *build) env() []string {
 // expand fills in what a catalogue's text leaves open.
 func (b *build) expand(text string) string {
 	names := []string{"{codename}", b.Codename, "{arch}", b.Origin.ArchNames[b.Arch]}
+	cmdline := b.Origin.Cmdline
+	if b.boot.Cmdline != "" {
+		cmdline = b.boot.Cmdline
+	}
 	sources := strings.NewReplacer(names...).Replace(strings.Join(b.Origin.Sources, "\n"))
-	return strings.NewReplacer(append(names, "{root_uuid}", b.rootUUID, "{cmdline}", b.Origin.Cmdline,
+	return strings.NewReplacer(append(names, "{root_uuid}", b.rootUUID, "{cmdline}", cmdline,
 		"{kernel}", b.boot.Kernel, "{initrd}", b.boot.Initrd, "{sources}", sources)...).Replace(text)
 }
 
