@@ -15,7 +15,7 @@ install = missing=$$(dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(1) 
 	if [ -n "$$missing" ]; then echo "installing:" $$missing; $(SUDO) apt-get -qq update; \
 	DEBIAN_FRONTEND=noninteractive $(SUDO) --preserve-env=DEBIAN_FRONTEND apt-get -qq install -y --no-install-recommends $$missing >/dev/null; fi
 
-.PHONY: all build host quickstart test short install-test guest-test bench clean
+.PHONY: all build host quickstart test short install-test plain guest-test bench clean
 all: build
 
 build: ## build ./kmi-tui
@@ -40,7 +40,10 @@ test: ## everything: unit tests, the console, and the real job (build, boot, sig
 	$(GO) vet ./...
 	$(GO) test -timeout 20m ./internal/...
 	@echo "Now the program as its users call it, and the real job: some minutes without KVM."
-	$(GO) test -v -timeout 40m ./cmd/...
+	$(MAKE) plain
+	KMI_TEST_DISK=$(CURDIR)/dist/plain.qcow2 $(GO) test -v -timeout 40m ./cmd/...
+	@echo "Now an upstream's disk in every way of customising, compared file by file."
+	KMI_TEST_DISK=$(CURDIR)/dist/plain.qcow2 $(GO) test -v -timeout 40m -run TestWaysAgree ./internal/engine/customise
 
 short: ## unit tests only
 	$(GO) test -short ./...
@@ -49,11 +52,15 @@ install-test: ## a real unattended installation, up to an hour without KVM: make
 	@$(call install,$(TEST))
 	KMI_TEST_INSTALL=1 $(GO) test -v -timeout 4h -run 'TestARealInstallation|TestMedia' ./internal/engine/install
 
-guest-test: build ## every way, the package managers and SELinux on real guests, ten minutes: for who changes them
-	@$(call install,$(GUEST))
-	mkdir -p dist && sed -E '0,/^packages +=/s/^packages +=.*/packages = []/' distros.toml >dist/plain.toml
+# A Debian 12 disk without the default packages, as a distribution would publish it.
+plain: build
+	@mkdir -p dist && awk 'BEGIN {RS = "\n\\[\\[flavor\\]\\]\n"} NR == 1 {sub(/packages += [^\n]*/, "packages = []"); print} /^id += "debian"/ {print "[[flavor]]\n" $$0}' distros.toml >dist/plain.toml
 	./kmi-tui --batch --only debian:12/x86_64 --until customise --catalog dist/plain.toml --cache dist/plain
-	KMI_TEST_DISK=$$(echo $$PWD/dist/plain/disks/*/disk.qcow2) $(GO) test -v -timeout 60m -run 'TestSELinux|TestPackageManagers|TestWaysAgree' ./internal/engine/customise
+	ln -sf $$(ls -t dist/plain/disks/*/disk.qcow2 | head -1 | cut -d/ -f2-) dist/plain.qcow2
+
+guest-test: plain ## package managers, SELinux and cancelling on real guests, ten minutes: for who changes how disks are customised
+	@$(call install,$(GUEST))
+	KMI_TEST_DISK=$(CURDIR)/dist/plain.qcow2 $(GO) test -v -timeout 60m -run 'TestSELinux|TestPackageManagers|TestWaysAgree|TestCancelTheSlowWays' ./internal/engine/customise
 
 bench: ## every way of customising beside the chain of libguestfs' tools, and the other benchmarks; some minutes
 	@$(call install,$(BENCH))

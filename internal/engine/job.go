@@ -119,10 +119,12 @@ func (j *job) recipeKey() (string, error) {
 		Manager      *catalog.Manager   `json:",omitempty"`
 		Translations map[string]string  `json:",omitempty"`
 		Untouched    string             `json:",omitempty"`
+		Zstd         bool               `json:",omitempty"`
 	}
 	rec := recipe{Kind: o.Kind, Format: o.Format, Archives: o.Archives, ArchNames: o.ArchNames, Packages: o.Packages, System: o.System, Sources: o.Sources, Cmdline: o.Cmdline,
 		Run: o.Run, Licences: o.Licences, Files: o.Files, Boot: map[catalog.Arch]catalog.Boot{j.target.Arch: b}}
 	builder, roots := disk.Version, j.snapshot.Roots
+	rec.Zstd = j.e.cfg.Catalog.Project.Zstd()
 	if c := o.Customise; c != nil {
 		builder = customise.Version + "/" + disk.Version
 		roots = j.e.cfg.Catalog.Project.Packages
@@ -465,6 +467,10 @@ func (j *job) customise(ctx context.Context, scope *event.Scope) (string, error)
 		return "", err
 	}
 	defer release()
+	zstd := j.e.cfg.Catalog.Project.Zstd()
+	if zstd {
+		scope.Log("warning: the disk's clusters are compressed by zstd, as disk_compression asks: hypervisors with a QEMU before 5.1, and older KubeVirt's, cannot open it")
+	}
 	var d *disk.Disk
 	o, made := j.target.Flavor.Origin, j.e.cfg.Now().UTC().Truncate(time.Second)
 	if o.Kind == "image" {
@@ -474,10 +480,10 @@ func (j *job) customise(ctx context.Context, scope *event.Scope) (string, error)
 		}
 		scope.Logf("way: %s (%s)", j.way, j.plan.WayReason)
 		d, err = customise.Run(ctx, customise.Spec{Origin: o, Manager: j.e.cfg.Catalog.Managers[o.Customise.Manager], Release: j.target.Release, Arch: j.target.Arch,
-			Packages: j.e.cfg.Catalog.Project.Packages, Disk: j.source, Size: size, Way: j.way, Mirrors: j.e.mirrors(), Dir: work, Cache: j.e.cache.Path("appliance")}, scope)
+			Packages: j.e.cfg.Catalog.Project.Packages, Disk: j.source, Size: size, Way: j.way, Mirrors: j.e.mirrors(), Dir: work, Cache: j.e.cache.Path("upstream", "appliance"), Zstd: zstd}, scope)
 	} else {
 		d, err = disk.Build(ctx, disk.Spec{Origin: o, Arch: j.target.Arch, Codename: j.target.Release.Codename, Snapshot: j.snapshot,
-			Blob: j.e.cache.Blob, Key: j.key, Size: size, Dir: work}, scope)
+			Blob: j.e.cache.Blob, Key: j.key, Size: size, Dir: work, Zstd: zstd}, scope)
 	}
 	if err != nil {
 		return "", err

@@ -55,7 +55,12 @@ type Project struct {
 	Packages []string `toml:"packages"`  // the criteria's default packages, by the names that flavors translate
 	DiskSize string   `toml:"disk_size"` // virtual size of the root disk: "10GiB"
 	Mirrors  []Mirror `toml:"mirror"`    // rewrites of URL prefixes
+
+	Compression string `toml:"disk_compression"` // of a disk's clusters: "zlib", the default, or "zstd", which older hypervisors cannot open
 }
+
+// Zstd says whether disks' clusters are compressed by zstd.
+func (p *Project) Zstd() bool { return p.Compression == "zstd" }
 
 // Mirror rewrites the prefix From of upstreams' URLs to To.
 type Mirror struct {

@@ -205,6 +205,9 @@ func (v *validator) project(p place) {
 		item.in("from").prefix(m.From)
 		item.in("to").prefix(m.To)
 	}
+	if c := v.Project.Compression; c != "" && c != "zlib" && c != "zstd" {
+		p.in("disk_compression").say(`%s: write "zlib", or "zstd", which is smaller and which QEMU before 5.1 cannot open`, quote(c))
+	}
 	size := p.in("disk_size")
 	if v.Project.DiskSize == "" {
 		size.say("is missing: write the size of the root disk, such as 10GiB")

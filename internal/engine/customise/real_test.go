@@ -1,6 +1,7 @@
 package customise
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -180,6 +181,43 @@ func TestWaysAgree(t *testing.T) {
 			}
 			for _, line := range differences(files, found) {
 				t.Errorf("%s and %s: %s", first, way, line)
+			}
+		})
+	}
+}
+
+// Cancelled while they work, the slow ways leave nothing either.
+func TestCancelTheSlowWays(t *testing.T) {
+	plain, c := realDisk(t)
+	cause := errors.New("enough")
+	var host Host
+	cache := t.TempDir()
+	for _, x := range []struct{ way, at string }{
+		{catalog.Guestfs, "── customise"}, {catalog.Guestfs, "kmi-part: refresh"}, {catalog.Guestfs, "Unpacking "}, {catalog.SelfBoot, "power on"}, {catalog.SelfBoot, "console | "},
+	} {
+		if err := host.Can(t.Context(), x.way, catalog.X86_64); err != nil {
+			t.Logf("%s: %v", x.way, err)
+			continue
+		}
+		t.Run(x.way+" "+x.at, func(t *testing.T) {
+			l := newLog(t)
+			ctx, cancel := context.WithCancelCause(t.Context())
+			defer cancel(nil)
+			l.mu.Lock()
+			l.each = func(line string) {
+				if strings.Contains(line, x.at) {
+					cancel(cause)
+				}
+			}
+			l.mu.Unlock()
+			s := Spec{Origin: &catalog.Origin{Kind: "image", Format: "qcow2", ArchNames: map[catalog.Arch]string{catalog.X86_64: "amd64"},
+				Customise: &catalog.Customise{Manager: "apt", Seed: "cloud-init"}}, Manager: c.Managers["apt"], Release: &catalog.Release{Version: "12"}, Arch: catalog.X86_64,
+				Packages: c.Project.Packages, Disk: plain, Size: 10 << 30, Way: x.way, Dir: t.TempDir(), Cache: cache}
+			if _, err := Run(ctx, s, l.Scope); !errors.Is(err, cause) {
+				t.Errorf("%v\n%s", err, l.text())
+			}
+			if l := left(s.Dir); l != nil {
+				t.Error(l)
 			}
 		})
 	}

@@ -38,6 +38,7 @@ type Spec struct {
 	Key      string                     // the content key, hex: file system identities derive from it
 	Size     int64                      // virtual size in bytes
 	Dir      string                     // an empty folder to work in; the results end up in its subfolder "result"
+	Zstd     bool                       // see Compression
 }
 
 // Disk is a finished disk. Paths are relative to the folder that holds it.
@@ -174,7 +175,7 @@ func (b *build) expand(text string) string {
 
 // compress makes the qcow2. zlib clusters: older hypervisors cannot open others.
 func (b *build) compress(ctx context.Context) error {
-	return Compress(ctx, b.raw, filepath.Join(b.Dir, "disk.qcow2"), Compression{}, func(done, total int64) { b.scope.Progress(done, total, "bytes") })
+	return Compress(ctx, b.raw, filepath.Join(b.Dir, "disk.qcow2"), Compression{Zstd: b.Zstd}, func(done, total int64) { b.scope.Progress(done, total, "bytes") })
 }
 
 // keep hashes the disk and puts the results together.
