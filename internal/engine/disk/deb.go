@@ -87,7 +87,22 @@ func (b *build) finish(ctx context.Context) error {
 			return err
 		}
 	}
-	return b.isolated(ctx, nil, "sh", "-eu", "finish.sh", b.root, b.out, b.boot.BIOS, strconv.FormatInt(b.epoch.Unix(), 10))
+	if err := b.isolated(ctx, nil, "sh", "-eu", "finish.sh", b.root, b.out, b.boot.BIOS, strconv.FormatInt(b.epoch.Unix(), 10)); err != nil {
+		return err
+	}
+	return b.listed()
+}
+
+// listed looks at the list of packages that was taken out of the guest: it will be shown to people.
+func (b *build) listed() error {
+	data, err := os.ReadFile(filepath.Join(b.out, "packages.txt"))
+	if err != nil {
+		return err
+	}
+	if _, err = ParsePackages(data); err != nil {
+		return event.WithRemedy(fmt.Errorf("what the guest says of its packages: %w", err), "look for the package that wrote this into the guest's package database")
+	}
+	return nil
 }
 
 // newest is the time at which the newest of the packages was built: the date that the guest's files get at most. It

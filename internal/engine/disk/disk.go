@@ -25,7 +25,8 @@ import (
 )
 
 // Version names what this package makes of the same inputs. It is part of every content key: whoever changes the
-// result changes it.
+// disk's bytes changes it. What is only said of the disk (its list of packages, its licences) leaves it as it is: a new
+// one would have every image published and imported anew, with the guest that is there.
 const Version = "2"
 
 // Spec says what to build.
@@ -48,7 +49,7 @@ type Disk struct {
 	SHA256      string `json:"sha256"`       // of the file, hex
 	Size        int64  `json:"size"`         // of the file, bytes
 	VirtualSize int64  `json:"virtual_size"` // bytes
-	Packages    string `json:"packages"`     // "packages.txt": NAME VERSION ARCH, a line each
+	Packages    string `json:"packages"`     // "packages.txt": see ParsePackages
 	Licences    string `json:"licences"`     // "licenses": a folder
 	Steps       []Step `json:"steps"`        // where the seconds went
 }

@@ -27,7 +27,9 @@ if [ -n "$platform" ]; then
 fi
 
 # What is inside, and its licences.
-chroot "$root" dpkg-query -W -f '${binary:Package} ${Version} ${Architecture}\n' >"$out/packages.txt"
+chroot "$root" dpkg-query -W -f '${binary:Package} ${Version} ${Architecture} ${Installed-Size}\n' >"$out/packages"
+# Sizes are told in KiB, or not at all, by whoever made the package.
+awk '{ printf "%s %s %s %.0f\n", $1, $2, $3, $4 ~ /^[0-9]+$/ && length($4) <= 12 ? $4 * 1024 : 0 }' "$out/packages" >"$out/packages.txt"
 mkdir -p "$out/licenses"
 while read -r glob; do
     [ -n "$glob" ] || continue
