@@ -35,10 +35,11 @@ func (a Arch) OCI() string {
 
 // Catalog is a valid distros.toml.
 type Catalog struct {
-	Path    string   `toml:"-"` // the file it was read from
-	Project Project  `toml:"project"`
-	Base    Base     `toml:"base"`
-	Flavors []Flavor `toml:"flavor"` // in the order of the chart
+	Path       string     `toml:"-"` // the file it was read from
+	Project    Project    `toml:"project"`
+	Base       Base       `toml:"base"`
+	Registries []Registry `toml:"registry"` // what is known of some; the first that fits a host counts
+	Flavors    []Flavor   `toml:"flavor"`   // in the order of the chart
 
 	Managers map[string]Manager `toml:"manager"` // package managers by name
 
@@ -66,6 +67,13 @@ func (p *Project) Zstd() bool { return p.Compression == "zstd" }
 type Mirror struct {
 	From string `toml:"from"`
 	To   string `toml:"to"`
+}
+
+// Registry says what a registry takes.
+type Registry struct {
+	Host   string `toml:"host"`   // HOST or HOST:PORT in lower case; * is any text, and without PORT any port is meant
+	Layer  string `toml:"layer"`  // size of the largest layer, "10GB": see ParseLimit
+	Source string `toml:"source"` // where that is told: an address, or a few words
 }
 
 // Redistribution says whether a flavor's image may be passed on.

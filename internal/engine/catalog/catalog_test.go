@@ -410,6 +410,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("flavor = [{id=\"x\"}]"))
 	f.Add([]byte("[[flavor]]\n[[flavor.release]]\n[[flavor.release]]\n[[flavor]]\n[[flavor.release]]\n"))
 	f.Add([]byte("a.\"\\u001b\".'b' = {x = [1, 2.0, {y = 07:32:00}]}\r\n"))
+	f.Add([]byte(head + "[[registry]]\nhost = \"*.a\"\nlayer = \"1GB\"\nsource = \"x\"\n[[registry]]\nhost = \"b.a:*\"\nlayer = \"0\"\n" + row))
 	f.Add([]byte("flavor = 3\n[base]\nbuilt = []\n"))
 	if data, err := os.ReadFile(root + "distros.toml"); err == nil {
 		f.Add(data)
@@ -440,6 +441,12 @@ func FuzzParse(f *testing.F) {
 		const word, line = " /\\*?[]{}'\"`$;&|<>()#~:@%!,=", " \\*?[]{}'\"`$;&|<>()!"
 		for _, name := range append(slices.Clone(c.Project.Packages), c.Base.Built.Packages...) {
 			no("package", name, word)
+		}
+		for _, r := range c.Registries {
+			no("host", strings.ReplaceAll(r.Host, "*", "x"), strings.ReplaceAll(word, ":", "")+"_+")
+			if n, err := ParseLimit(r.Layer); err != nil || n < 1 || r.Host == "" || len(r.Source) > 200 || strings.ContainsFunc(r.Source, unicode.IsControl) || r.Source == "" {
+				t.Fatalf("accepted %+v", r)
+			}
 		}
 		for _, fl := range c.Flavors {
 			no("id", fl.ID, word+"+._")

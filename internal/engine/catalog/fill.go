@@ -190,7 +190,7 @@ func (v *validator) set(p place, heading string, to reflect.Value, value any) {
 // called is how messages call one of several tables: by what it calls itself, or by its number.
 func called(heading string, i int, table map[string]any) string {
 	name := heading[strings.LastIndexByte(heading, '.')+1:]
-	for _, key := range []string{"id", "version", "path"} {
+	for _, key := range []string{"id", "version", "path", "host"} {
 		if s, ok := table[key].(string); ok && s != "" {
 			return name + " " + quote(s)
 		}

@@ -179,6 +179,7 @@ func (v *validator) check(root place) {
 		}
 	}
 	v.base(root.in("base"))
+	v.registries(root.in("registry"))
 }
 
 func (v *validator) project(p place) {
@@ -595,23 +596,41 @@ func (v *validator) boot(p place, b Boot) {
 	}
 }
 
+// unit is what a size is counted in.
+type unit struct {
+	name  string
+	bytes int64
+}
+
+var (
+	binaryUnits  = []unit{{"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1 << 40}}
+	decimalUnits = []unit{{"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}}
+)
+
 // ParseSize reads a size in bytes: a whole number and MiB, GiB or TiB, "10GiB".
 func ParseSize(s string) (int64, error) {
-	for _, unit := range []struct {
-		name  string
-		bytes int64
-	}{{"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1 << 40}} {
+	return parseSize(s, binaryUnits, "disk", "MiB, GiB or TiB, such as 10GiB")
+}
+
+// ParseLimit reads a limit in bytes, as whoever sets it counts: a whole number and MB, GB or TB (powers of 1000), or MiB,
+// GiB or TiB (powers of 1024).
+func ParseLimit(s string) (int64, error) {
+	return parseSize(s, slices.Concat(binaryUnits, decimalUnits), "layer", "MB, GB, TB, MiB, GiB or TiB, such as 10GB")
+}
+
+func parseSize(s string, units []unit, holder, write string) (int64, error) {
+	for _, unit := range units {
 		digits, ok := strings.CutSuffix(s, unit.name)
 		if !ok || digits == "" || strings.Trim(digits, "0123456789") != "" {
 			continue
 		}
 		n, err := strconv.ParseInt(digits, 10, 64)
 		if err != nil || n > math.MaxInt64/unit.bytes {
-			return 0, fmt.Errorf("%s is more than any disk holds: write a size such as 10GiB", quote(s))
+			return 0, fmt.Errorf("%s is more than any %s holds: write a size such as %s", quote(s), holder, write[strings.LastIndexByte(write, ' ')+1:])
 		}
 		return n * unit.bytes, nil
 	}
-	return 0, fmt.Errorf("%s is not a size: write a whole number and MiB, GiB or TiB, such as 10GiB", quote(s))
+	return 0, fmt.Errorf("%s is not a size: write a whole number and %s", quote(s), write)
 }
 
 // CheckRegistry says whether a text can name where images are published: HOST[:PORT][/PATH] or dir:PATH.
