@@ -52,6 +52,7 @@ type Engine struct {
 	bus      *event.Bus
 	cache    *fetch.Cache
 	registry publish.Registry
+	limits   publish.Limits // of registry
 	fetcher  *fetch.Fetcher // of packages, whose addresses are rewritten by mirrors already
 	images   *fetch.Fetcher // of upstream's own addresses
 	client   *http.Client
@@ -83,12 +84,16 @@ func New(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, &NotStarted{err}
 	}
-	registry, err := publish.Open(cfg.Registry, publish.Options{Insecure: cfg.Insecure})
+	limits, err := publish.LimitsOf(cfg.Registry, cfg.Catalog)
+	if err != nil {
+		return nil, &NotStarted{err}
+	}
+	registry, err := publish.Open(cfg.Registry, publish.Options{Insecure: cfg.Insecure, Limits: limits})
 	if err != nil {
 		return nil, &NotStarted{err}
 	}
 	client := fetch.NewClient()
-	e := &Engine{cfg: cfg, bus: event.NewBus(cfg.Now), cache: cache, registry: registry, client: client, fetcher: &fetch.Fetcher{Cache: cache, Client: client, Backoff: cfg.Backoff}}
+	e := &Engine{cfg: cfg, bus: event.NewBus(cfg.Now), cache: cache, registry: registry, limits: limits, client: client, fetcher: &fetch.Fetcher{Cache: cache, Client: client, Backoff: cfg.Backoff}}
 	mirrored := fetch.NewClient()
 	mirrored.Transport = upstream.Through(e.mirrors(), mirrored.Transport)
 	e.images = &fetch.Fetcher{Cache: cache, Client: mirrored, Backoff: cfg.Backoff}

@@ -537,6 +537,19 @@ func (j *job) compare(ctx context.Context, scope *event.Scope) error {
 }
 
 func (j *job) pack(ctx context.Context, scope *event.Scope) (string, error) {
+	packages, err := os.ReadFile(filepath.Join(j.folder, j.disk.Packages))
+	if err != nil {
+		return "", err
+	}
+	list, err := disk.ParsePackages(packages)
+	if err != nil {
+		_ = os.RemoveAll(j.folder)
+		return "", event.WithRemedy(fmt.Errorf("the cache is damaged: %w", err), "run again: the disk will be built anew")
+	}
+	// What cannot be published need not be packed and tested.
+	if err := j.e.limits.CheckDisk(j.disk.Size, list); err != nil {
+		return "", err
+	}
 	path := filepath.Join(j.folder, j.disk.File)
 	sum, _, err := disk.Sum(path)
 	if err != nil {
@@ -547,10 +560,6 @@ func (j *job) pack(ctx context.Context, scope *event.Scope) (string, error) {
 		return "", event.WithRemedy(fmt.Errorf("%s: expected sha256:%s, found sha256:%s: the cache is damaged", path, j.disk.SHA256, sum), "run again: the disk will be built anew")
 	}
 	base, baseName, err := j.base(ctx, scope)
-	if err != nil {
-		return "", err
-	}
-	packages, err := os.ReadFile(filepath.Join(j.folder, j.disk.Packages))
 	if err != nil {
 		return "", err
 	}

@@ -32,7 +32,9 @@ var (
 	ErrContent = errors.New("the content is not what its digest says")
 )
 
-// maxManifest is the size in bytes of the largest manifest that is accepted; registries have the same limit.
+// maxManifest is the size in bytes of the largest manifest that is accepted, and of the largest configuration. Registries
+// have to take 4 megabytes (OCI distribution-spec 1.1, Pushing Manifests) and take no more than 4 MiB (distribution,
+// registry/handlers/manifests.go).
 const maxManifest = 4 << 20
 
 // Registry holds repositories.
@@ -60,6 +62,7 @@ type Repository interface {
 	// Push writes a v1.Image, or a v1.ImageIndex with the images that it holds, by digest and without tag: blobs first,
 	// then manifests; those already there are not written again. The images that an index lists and does not hold have to
 	// be there. progress, which may be nil, is given bytes of the layers, and less done again where an upload starts anew.
+	// What is larger than the registry takes is refused whole: *LimitError.
 	Push(ctx context.Context, what any, progress func(done, total int64)) error
 	// Tag points tags at a manifest that is there. In a folder all of them move at once or none; in a registry they move
 	// in their order, and if one does not, the error is a *TagError.
@@ -121,6 +124,7 @@ func newManifest(raw []byte, mt types.MediaType, want v1.Hash) (*Manifest, error
 type Options struct {
 	Insecure bool           // plain http also where the host is not loopback
 	Keychain authn.Keychain // nil: where docker and podman keep credentials
+	Limits   Limits         // what the registry takes: Push refuses more before it asks or sends anything
 	// Tries is how often a request is tried that failed for a passing reason (429, 5xx, a broken connection); 0 means 4.
 	Tries int
 	// Wait is the time before the second try; it doubles with each. 0 means 1 s. A registry that asks for a longer wait

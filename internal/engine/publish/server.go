@@ -164,6 +164,9 @@ func (t *told) Read(p []byte) (int, error) {
 }
 
 func (r *served) Push(ctx context.Context, what any, progress func(done, total int64)) error {
+	if err := r.o.Limits.Check(what); err != nil {
+		return err
+	}
 	u, err := newUpload(what)
 	if err != nil {
 		return err
