@@ -135,11 +135,11 @@ func TestMistakes(t *testing.T) {
 		// Keys.
 		{"unknown key", [2]string{`home =`, `hoem =`}, `10: flavor "a": home: is missing: write the address of a page, beginning with https://
 13: flavor "a": unknown key "hoem": did you mean "home"?`},
-		{"unknown key, far", boot("qqqqqqqq = 1"), `32: ` + bt + `: unknown key "qqqqqqqq": write one of packages, bios, efi, efi_grub, kernel, initrd, firmware, memory`},
+		{"unknown key, far", boot("qqqqqqqq = 1"), `32: ` + bt + `: unknown key "qqqqqqqq": write one of packages, bios, efi, efi_grub, kernel, initrd, cmdline, firmware, memory`},
 		{"unknown key, of another table", boot(`docs = "https://a.example.org"`), `32: ` + bt + `: unknown key "docs": it belongs below [[flavor]]`},
 		{"unknown table", after("[projects]\nx = 1\n"), `32: unknown key "projects": did you mean "project"?`},
 		{"unknown key like an index", after("[\"flavor[0]\"]\n"), `32: unknown key "flavor[0]": did you mean "flavor"?`},
-		{"unknown key with an escape sequence", boot(`"\u001b[31m" = 1`), `32: ` + bt + `: unknown key "\x1b[31m": write one of packages, bios, efi, efi_grub, kernel, initrd, firmware, memory`},
+		{"unknown key with an escape sequence", boot(`"\u001b[31m" = 1`), `32: ` + bt + `: unknown key "\x1b[31m": write one of packages, bios, efi, efi_grub, kernel, initrd, cmdline, firmware, memory`},
 		{"unknown key in an inline table", with(`file = [{path = "/x", mod = "0644"}]`), `26: ` + org + `: file "/x": unknown key "mod": did you mean "mode"?`},
 		{"escape sequence in a free key", with("packages = {\"\\u001b[31m\" = \"x\"}"), `26: ` + org + `: packages: "\x1b[31m": is none of the project's packages: write one of git, vim`},
 

@@ -139,5 +139,6 @@ func packageList(data []byte) ([]byte, error) {
 	for _, line := range lines {
 		b.WriteString(line + "\n")
 	}
-	return b.Bytes(), nil
+	_, err := disk.ParsePackages(b.Bytes())
+	return b.Bytes(), err
 }

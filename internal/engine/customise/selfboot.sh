@@ -39,6 +39,8 @@ rm -rf /var/lib/cloud/* /var/log/journal/* /var/log/cloud-init*.log /etc/netplan
     /etc/NetworkManager/system-connections/cloud-init-* /etc/NetworkManager/conf.d/*cloud-init* /etc/sysconfig/network-scripts/ifcfg-eth0 /etc/sudoers.d/90-cloud-init-users \
     /etc/.updated /var/.updated /var/lib/systemd/timesync/clock /var/lib/systemd/random-seed /var/lib/systemd/timers/stamp-* /var/lib/dhcp/* /var/lib/dhcpcd/* /var/lib/systemd/network/* \
     /var/lib/private/systemd/* /run/log/journal/*
+rm -rf /tmp/* /tmp/.[!.]* /var/tmp/systemd-private-* /var/cache/apparmor/*
+rmdir /var/lib/cloud /var/lib/systemd/linger /var/lib/systemd/timers /var/lib/systemd/timesync 2>/dev/null || :
 for file in /var/log/wtmp /var/log/btmp /var/log/lastlog /var/log/syslog /var/log/messages /var/log/kern.log /var/log/auth.log /var/log/daemon.log; do
     if [ -f "$file" ]; then : >"$file"; fi
 done
