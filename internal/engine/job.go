@@ -576,7 +576,7 @@ func (j *job) pack(ctx context.Context, scope *event.Scope) (string, error) {
 		{Name: "signature", Value: j.snapshot.Signature}, {Name: "trust", Value: j.snapshot.Trust}, {Name: "redistribution", Value: string(f.Redistribution)}, {Name: "documentation", Value: f.Docs}, {Name: "download", Value: f.Download}, {Name: "home", Value: f.Home}, {Name: "licence", Value: f.Licence},
 		{Name: "disk", Value: "/disk/" + container.DiskFile}, {Name: "disk-format", Value: j.disk.Format}, {Name: "disk-sha256", Value: j.disk.SHA256},
 		{Name: "disk-virtual-size", Value: strconv.FormatInt(j.disk.VirtualSize, 10)}, {Name: "content-key", Value: "sha256:" + j.content}, {Name: "recipe", Value: "sha256:" + j.key},
-		{Name: "tested", Value: j.tested}, {Name: "base", Value: baseName},
+		{Name: "left-out", Value: leftOut(f.Origin, r)}, {Name: "tested", Value: j.tested}, {Name: "base", Value: baseName},
 		{Name: "verify", Value: "kmi-tui verify " + p.Public + "/" + f.ID + ":" + r.Version + " --key cosign.pub"},
 	}
 	labels := map[string]string{
@@ -630,6 +630,23 @@ func checksumOf(s *upstream.Snapshot) string {
 		return "upstream's file, as it was downloaded"
 	}
 	return "the sorted list of packages: name, version, architecture, SHA-256; each verified"
+}
+
+// leftOut says what was not done to a disk that upstream made, and why; "" if everything was.
+func leftOut(o *catalog.Origin, r *catalog.Release) string {
+	if o.Kind != "image" || o.Customise == nil {
+		return ""
+	}
+	if why := o.Untouched(r); why != "" {
+		return "everything: " + why
+	}
+	var list []string
+	for _, part := range catalog.Parts {
+		if why, ok := o.Customise.Without[part]; ok {
+			list = append(list, part+": "+why)
+		}
+	}
+	return strings.Join(list, "; ")
 }
 
 func imageSize(img v1.Image) (size int64, err error) {

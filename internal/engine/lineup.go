@@ -143,6 +143,10 @@ func (e *Engine) targets(l lineup, selectors []selector) (targets []Target, othe
 				continue
 			}
 			t.Last, t.Unsupported = e.end(t)
+			// Emulation takes half an hour and more: a machine of that architecture does it in the weekly release.
+			if t.Unsupported == "" && arch != hostArch() && !named(selectors, t) {
+				t.Last, t.Unsupported = Fetch, fmt.Sprintf("%s is emulated on this machine, which is slow: it is built when it is named, as in --only %s", arch, t)
+			}
 			targets = append(targets, t)
 		}
 	}

@@ -99,6 +99,13 @@ func fits(selectors []selector, flavor, release string, arch catalog.Arch) bool 
 	})
 }
 
+// named says whether a selector that means the target says its architecture.
+func named(selectors []selector, t Target) bool {
+	return slices.ContainsFunc(selectors, func(s selector) bool {
+		return s.arch != "*" && fits([]selector{s}, t.Flavor.ID, t.Release.Version, t.Arch)
+	})
+}
+
 func join[T ~string](list []T) string {
 	words := make([]string, len(list))
 	for i, v := range list {

@@ -69,7 +69,7 @@ func (w *words) tell(line string) {
 		w.scope.Log(said)
 		w.line(said)
 		w.keep(said)
-	} else if said, ok := strings.CutPrefix(line, "libguestfs: error: "); ok {
+	} else if _, said, ok := strings.Cut(line, "libguestfs: error: "); ok {
 		w.keep(said)
 	}
 }
@@ -290,7 +290,8 @@ func (r *run) guestfs(ctx context.Context) error {
 	if _, without := r.Origin.Customise.Without[catalog.PartSELinux]; !without {
 		if kind := selinux(look("/etc/selinux/config")); kind != "" {
 			r.line(mark + "label the files")
-			if _, err := f.call("selinux-relabel", "/etc/selinux/"+kind+"/contexts/files/file_contexts", "/", "force:true"); err != nil {
+			// By the guest's own program: not every libguestfs has one.
+			if _, err := f.call("sh", "setfiles -m -F -e /dev -e /proc -e /sys /etc/selinux/"+kind+"/contexts/files/file_contexts / >/dev/null"); err != nil {
 				return err
 			}
 		}

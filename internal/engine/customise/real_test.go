@@ -35,12 +35,12 @@ func realDisk(t *testing.T) (path string, c *catalog.Catalog) {
 }
 
 // made customises a disk with what a test adds, and returns the result's.
-func made(t *testing.T, c *catalog.Catalog, disk, manager string, prepare []string, names map[string]string, packages ...string) (path, log, list string) {
+func made(t *testing.T, c *catalog.Catalog, way, disk, manager string, prepare []string, names map[string]string, packages ...string) (path, log, list string) {
 	t.Helper()
 	l := newLog(t)
 	s := Spec{Origin: &catalog.Origin{Kind: "image", Format: "qcow2", ArchNames: map[catalog.Arch]string{catalog.X86_64: "amd64"}, Packages: names,
 		Customise: &catalog.Customise{Manager: manager, Prepare: prepare, Without: map[string]string{catalog.PartAgent: "not of this test"}}}, Manager: c.Managers[manager], Release: &catalog.Release{Version: "12"}, Arch: catalog.X86_64,
-		Packages: packages, Disk: disk, Size: 10 << 30, Way: catalog.Chroot, Dir: t.TempDir()}
+		Packages: packages, Disk: disk, Size: 10 << 30, Way: way, Dir: t.TempDir()}
 	d, err := Run(t.Context(), s, l.Scope)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, l.text())
@@ -55,32 +55,39 @@ func made(t *testing.T, c *catalog.Catalog, disk, manager string, prepare []stri
 // Under SELinux the boolean is on in the policy that the guest loads, enforcing stays, and new files have their labels.
 func TestSELinux(t *testing.T) {
 	plain, c := realDisk(t)
-	selinux, _, _ := made(t, c, plain, "apt", []string{
+	selinux, _, _ := made(t, c, catalog.Chroot, plain, "apt", []string{
 		"apt-get -q update",
 		"apt-get -qy --no-install-recommends install selinux-policy-default policycoreutils checkpolicy semodule-utils setools qemu-guest-agent",
 		`printf 'SELINUX=enforcing\nSELINUXTYPE=default\n' >/etc/selinux/config`,
 		// Debian's policy does not have the boolean that Red Hat's has.
 		`printf 'module agent 1.0;\nrequire { type init_t; type unlabeled_t; class file read; }\nbool ` + boolean + ` false;\nif (` + boolean + `) { allow init_t unlabeled_t:file read; }\n' >/tmp/agent.te`,
 		"checkmodule -M -m -o /tmp/agent.mod /tmp/agent.te && semodule_package -o /tmp/agent.pp -m /tmp/agent.mod && semodule -n -i /tmp/agent.pp"}, nil)
-	result, log, _ := made(t, c, selinux, "apt", nil, nil, "git")
-	if !strings.Contains(log, "SELinux stays enforcing; "+boolean+" is on") {
-		t.Error(log)
-	}
-	inside(t, result, func(root string) {
-		out, err := exec.Command("chroot", root, "sh", "-c", "seinfo /etc/selinux/default/policy/policy.* -b "+boolean+" -x; cat /etc/selinux/config").CombinedOutput()
-		if err != nil || !strings.Contains(string(out), "bool "+boolean+" true;") || !strings.Contains(string(out), "SELINUX=enforcing") {
-			t.Errorf("%v\n%s", err, out)
-		}
-		for path, want := range map[string]string{"etc/shadow": "shadow_t", "usr/bin/git": "bin_t"} {
-			out, err := exec.Command("getfattr", "--absolute-names", "-n", "security.selinux", filepath.Join(root, path)).CombinedOutput()
-			if errors.Is(err, exec.ErrNotFound) {
+	for _, way := range []string{catalog.Chroot, catalog.Guestfs} { // in the third way the guest does it under its own kernel
+		t.Run(way, func(t *testing.T) {
+			if err := new(Host).Can(t.Context(), way, catalog.X86_64); err != nil {
 				t.Skip(err)
 			}
-			if err != nil || !strings.Contains(string(out), ":"+want+":") {
-				t.Errorf("%v\n%s", err, out)
+			result, log, _ := made(t, c, way, selinux, "apt", nil, nil, "git")
+			if !strings.Contains(log, "SELinux stays enforcing; "+boolean+" is on") {
+				t.Error(log)
 			}
-		}
-	})
+			inside(t, result, func(root string) {
+				out, err := exec.Command("chroot", root, "sh", "-c", "seinfo /etc/selinux/default/policy/policy.* -b "+boolean+" -x; cat /etc/selinux/config").CombinedOutput()
+				if err != nil || !strings.Contains(string(out), "bool "+boolean+" true;") || !strings.Contains(string(out), "SELINUX=enforcing") {
+					t.Errorf("%v\n%s", err, out)
+				}
+				for path, want := range map[string]string{"etc/shadow": "shadow_t", "usr/bin/git": "bin_t"} {
+					out, err := exec.Command("getfattr", "--absolute-names", "-n", "security.selinux", filepath.Join(root, path)).CombinedOutput()
+					if errors.Is(err, exec.ErrNotFound) {
+						t.Skip(err)
+					}
+					if err != nil || !strings.Contains(string(out), ":"+want+":") {
+						t.Errorf("%v\n%s", err, out)
+					}
+				}
+			})
+		})
+	}
 }
 
 // The catalogue's commands work with the real package managers: those of other families run in a Debian guest, too, on
@@ -95,7 +102,7 @@ func TestPackageManagers(t *testing.T) {
 		return "mkdir -p /tmp/" + name + " && cd /tmp/" + name + ` && printf 'pkgname=` + name + `\npkgver=1.0\npkgrel=1\narch=(any)\npackage() { mkdir -p "$pkgdir/usr/share/licenses/` + name + `"; head -c 5000 /dev/zero >"$pkgdir/usr/share/licenses/` + name +
 			`/COPYING"; }\n' >PKGBUILD && chown -R nobody . && setpriv --reuid=65534 --clear-groups env HOME=/tmp makepkg -c -f >/dev/null 2>&1 && cp *.pkg.tar* /srv/pacman/ && cd /`
 	}
-	many, _, _ := made(t, c, plain, "apt", []string{
+	many, _, _ := made(t, c, catalog.Chroot, plain, "apt", []string{
 		"apt-get -q update",
 		"apt-get -qy --no-install-recommends install rpm dnf zypper createrepo-c pacman-package-manager makepkg fakeroot libarchive-tools zstd gawk binutils file xz-utils",
 		"mkdir -p /srv/rpm /srv/pacman /etc/rpm; echo '%_dbpath /var/lib/rpm' >/etc/rpm/macros", // where the families have it
@@ -116,7 +123,7 @@ func TestPackageManagers(t *testing.T) {
 		{"pacman", map[string]string{"screenfetch": "fastfetch|neofetch|", "tmux": "tmux|"}, []string{"git 1.0-1 any ", "vim 1.0-1 any ", "fastfetch 1.0-1 any "}},
 	} {
 		t.Run(x.manager, func(t *testing.T) {
-			result, log, list := made(t, c, many, x.manager, nil, x.names, "git", "vim", "screenfetch", "tmux")
+			result, log, list := made(t, c, catalog.Chroot, many, x.manager, nil, x.names, "git", "vim", "screenfetch", "tmux")
 			for _, want := range x.want {
 				if !strings.Contains("\n"+list, "\n"+want) {
 					t.Errorf("%q is not in the list:\n%s\n%s", want, list, log)
