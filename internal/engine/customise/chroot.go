@@ -31,7 +31,7 @@ func (r *run) chroot(ctx context.Context) error {
 	defer ns.Close()
 	p := newProxy(listener, r.Mirrors, r.scope)
 	defer p.close()
-	r.Proxy = "http://" + listener.Addr().String()
+	r.proxy = "http://" + listener.Addr().String()
 
 	devices := map[int]*loop{} // by the volumes' numbers
 	defer func() {
@@ -74,7 +74,7 @@ func (r *run) chroot(ctx context.Context) error {
 	if err := table([]mount{{Volume: r.root, Point: "/"}}); err != nil {
 		return err
 	}
-	for name, text := range map[string]string{"chroot.sh": chrootScript, "script": script(r.Spec), "grow": "", "relabel": ""} {
+	for name, text := range map[string]string{"chroot.sh": chrootScript, "script": r.script(), "grow": "", "relabel": ""} {
 		if err := r.note(name, text); err != nil {
 			return err
 		}

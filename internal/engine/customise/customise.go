@@ -43,8 +43,6 @@ type Spec struct {
 	Dir      string // an empty folder to work in; the results end up in its subfolder "result"
 	Cache    string // a folder that stays, for what later runs can use again
 	Zstd     bool   // see disk.Compression
-
-	Proxy string // where the guest reaches package archives: set by the ways
 }
 
 // translation is what a package of the project is called in this release.
@@ -56,8 +54,8 @@ func (s Spec) translation(name string) (string, bool) {
 	return t, ok
 }
 
-// Expand fills in what a catalogue's text leaves open.
-func (s Spec) Expand(text string) string {
+// expand fills in what a catalogue's text leaves open.
+func (s Spec) expand(text string) string {
 	return strings.NewReplacer("{version}", s.Release.Version, "{codename}", s.Release.Codename, "{arch}", s.Origin.ArchNames[s.Arch]).Replace(text)
 }
 
@@ -65,6 +63,7 @@ func (s Spec) Expand(text string) string {
 type run struct {
 	Spec
 	scope   *event.Scope
+	proxy   string // where the guest reaches package archives
 	raw     string // the disk under work
 	out     string // the archive that the guest leaves
 	volumes []disk.Volume
@@ -194,7 +193,7 @@ func (r *run) line(line string) {
 }
 
 // partCount is how many parts the script has.
-func (r *run) partCount() int { return strings.Count(script(r.Spec), "echo '"+mark) }
+func (r *run) partCount() int { return strings.Count(r.script(), "echo '"+mark) }
 
 func (r *run) compress(ctx context.Context) error {
 	return disk.Compress(ctx, r.raw, filepath.Join(r.Dir, "disk.qcow2"), disk.Compression{Zstd: r.Zstd}, func(done, total int64) { r.scope.Progress(done, total, "bytes") })

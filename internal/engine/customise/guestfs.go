@@ -184,7 +184,7 @@ func (r *run) guestfs(ctx context.Context) error {
 	}
 	p := newProxy(listener, r.Mirrors, r.scope)
 	defer p.close()
-	r.Proxy = fmt.Sprintf("http://169.254.2.2:%d", listener.Addr().(*net.TCPAddr).Port) // this host's loopback, as the appliance sees it
+	r.proxy = fmt.Sprintf("http://169.254.2.2:%d", listener.Addr().(*net.TCPAddr).Port) // this host's loopback, as the appliance sees it
 
 	began := time.Now()
 	f, err := r.launch(ctx)
@@ -264,7 +264,7 @@ func (r *run) guestfs(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := r.note("script", script(r.Spec)); err != nil {
+	if err := r.note("script", r.script()); err != nil {
 		return err
 	}
 	const at, out, code = "/var/tmp/.kmi-script", "/var/tmp/.kmi-out.tar", "/var/tmp/.kmi-code"

@@ -27,8 +27,8 @@ const (
 
 // script is what root runs inside the guest, the same in every way. It ends in an archive at the path that its first
 // argument names.
-func script(s Spec) string {
-	o, c := s.Origin, s.Origin.Customise
+func (r *run) script() string {
+	o, c := r.Origin, r.Origin.Customise
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	part := func(name string, commands ...string) {
@@ -41,23 +41,23 @@ func script(s Spec) string {
 
 	line("set -eu\numask 022\nexport LC_ALL=C HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 	line("out=$1 work=/tmp/.kmi\nmkdir -p $work && chmod 700 $work")
-	for _, key := range sorted(s.Manager.Env) {
-		line("export %s=%s", key, quote(s.Manager.Env[key]))
+	for _, key := range sorted(r.Manager.Env) {
+		line("export %s=%s", key, quote(r.Manager.Env[key]))
 	}
 	line("%s", functions)
-	if s.Proxy != "" {
-		line("export http_proxy=%[1]s https_proxy=%[1]s HTTP_PROXY=%[1]s HTTPS_PROXY=%[1]s", s.Proxy)
+	if r.proxy != "" {
+		line("export http_proxy=%[1]s https_proxy=%[1]s HTTP_PROXY=%[1]s HTTPS_PROXY=%[1]s", r.proxy)
 	}
 	part("prepare", append([]string{"services_off"}, c.Prepare...)...)
 	if with(catalog.PartUpdate) || with(catalog.PartPackages) {
-		part("refresh the package indexes", s.Manager.Refresh...)
+		part("refresh the package indexes", r.Manager.Refresh...)
 	}
 	if with(catalog.PartUpdate) {
-		part("install the updates", append([]string{"kernel_arguments"}, s.Manager.Update...)...)
+		part("install the updates", append([]string{"kernel_arguments"}, r.Manager.Update...)...)
 	}
 	if with(catalog.PartPackages) {
 		part("install the default packages")
-		line("offered() { %s; }", strings.ReplaceAll(s.Manager.Offers, "{package}", `"$1"`))
+		line("offered() { %s; }", strings.ReplaceAll(r.Manager.Offers, "{package}", `"$1"`))
 		line(`pick() { # DEFAULT REQUIRED NAME…: the first that is offered
     name=$1 required=$2
     shift 2
@@ -73,9 +73,9 @@ func script(s Spec) string {
     echo "$name -" >>$work/%[1]s
 }
 list=`, chosenFile)
-		for _, p := range s.Packages {
+		for _, p := range r.Packages {
 			name, required := p, "yes"
-			if t, ok := s.translation(p); ok {
+			if t, ok := r.translation(p); ok {
 				name = t
 			}
 			if name == "" {
@@ -88,7 +88,7 @@ list=`, chosenFile)
 			line("pick %s %s %s", p, required, strings.ReplaceAll(strings.TrimSuffix(name, "|"), "|", " "))
 		}
 		line(`if [ -n "$list" ]; then`)
-		line("%s", strings.ReplaceAll(s.Manager.Install, "{packages}", "$list"))
+		line("%s", strings.ReplaceAll(r.Manager.Install, "{packages}", "$list"))
 		line("fi")
 	}
 	line("services_on\nunset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY")
@@ -103,7 +103,7 @@ list=`, chosenFile)
 			if mode == "" {
 				mode = "0644"
 			}
-			text := s.Expand(f.Text)
+			text := r.expand(f.Text)
 			if text != "" && !strings.HasSuffix(text, "\n") {
 				text += "\n"
 			}
@@ -122,7 +122,7 @@ list=`, chosenFile)
 	}
 	if with(catalog.PartConsole) {
 		device := "ttyS0"
-		if s.Arch == catalog.ARM64 {
+		if r.Arch == catalog.ARM64 {
 			device = "ttyAMA0"
 		}
 		part("serial console", "console_on "+device)
@@ -130,19 +130,19 @@ list=`, chosenFile)
 	if len(o.Run) > 0 {
 		part("run the catalogue's commands")
 		for _, command := range o.Run {
-			line("%s", s.Expand(command))
+			line("%s", r.expand(command))
 		}
 	}
 	part("list what is inside")
 	if c.Manager != "" {
-		line("{ %s; } >$work/%s", s.Manager.List, packagesFile)
+		line("{ %s; } >$work/%s", r.Manager.List, packagesFile)
 	}
-	if globs := append(slices.Clone(s.Manager.Licences), o.Licences...); len(globs) > 0 {
+	if globs := append(slices.Clone(r.Manager.Licences), o.Licences...); len(globs) > 0 {
 		line("(cd / && tar -chf $work/%s $(ls -d %s 2>/dev/null) 2>/dev/null) || :", licencesFile, strings.Join(trimmed(globs), " "))
 	}
 	line("cd $work && tar -cf \"$out\" $(ls) && cd /")
 	if with(catalog.PartClean) {
-		part("clean up", s.Manager.Clean...)
+		part("clean up", r.Manager.Clean...)
 		line("clean")
 	}
 	line("rm -rf $work\nsync\necho %s", quote(mark+"done"))

@@ -55,7 +55,7 @@ func (r *run) selfboot(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the guest did not get through within %s", limit))
 	defer cancel()
-	r.Proxy = fmt.Sprintf("http://%s:%d", network.Gateway, proxyPort)
+	r.proxy = fmt.Sprintf("http://%s:%d", network.Gateway, proxyPort)
 	end := "kmi" + rand.Text() // nobody in the guest knows it but the seed's own script
 	if err := r.seed(ctx, end); err != nil {
 		return err
@@ -209,7 +209,7 @@ func (r *run) seed(ctx context.Context, end string) error {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
-	for name, text := range seedFiles(script(r.Spec), end) {
+	for name, text := range seedFiles(r.script(), end) {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			return err
 		}
