@@ -16,6 +16,7 @@ import (
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/command"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/disk"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/fetch"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/machine"
@@ -113,7 +114,7 @@ func (r *run) launch(ctx context.Context) (*fish, error) {
 	}
 	f := &fish{in: stdin, out: bufio.NewReader(stdout), mark: "kmi" + rand.Text()}
 	f.words = &words{mark: f.mark, line: r.line, scope: r.scope}
-	f.process, err = command.Start(ctx, command.Command{Name: "guestfish", Args: []string{"--network", "--verbose"}, Env: env, Dir: r.Dir, Stdin: in, Stdout: out, Stderr: f.words, MaxTime: guestTime}, r.scope)
+	f.process, err = command.Start(ctx, command.Command{Name: "guestfish", Args: []string{"--network", "--verbose"}, Env: env, Dir: r.Dir, Stdin: in, Stdout: out, Stderr: f.words, MaxTime: guestTime, MaxFile: disk.MaxVirtualSize}, r.scope)
 	_, _ = in.Close(), out.Close()
 	if err != nil {
 		_, _ = stdin.Close(), stdout.Close()
