@@ -5,10 +5,9 @@ import (
 	"context"
 	"crypto/rand"
 	_ "embed"
-	"encoding/base64"
 	"errors"
 	"fmt"
-	"net"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -39,21 +38,18 @@ const (
 	leastMemory = 1024      // MiB
 )
 
-// Time that a guest may take to change itself.
-const (
-	selfTime  = 20 * time.Minute
-	slowlyToo = time.Hour // where it is emulated
+// Times that a guest may take, by accelerator: from power on until its script says the first word, which one that does
+// not read the seed never does, and until the end.
+var (
+	beginTime = map[string]time.Duration{"kvm": 4 * time.Minute, "tcg": 12 * time.Minute}
+	selfTime  = map[string]time.Duration{"kvm": 20 * time.Minute, "tcg": time.Hour}
 )
 
 // selfboot boots the disk with a seed that makes the guest run the script itself.
 func (r *run) selfboot(ctx context.Context) error {
 	accel, why := machine.Accelerate(machine.Host(), r.Arch)
 	r.scope.Logf("accelerator %s (%s)", accel, why)
-	limit := selfTime
-	if accel != "kvm" {
-		limit = slowlyToo
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the guest did not get through within %s", limit))
+	ctx, cancel := context.WithTimeoutCause(ctx, selfTime[accel], fmt.Errorf("the guest did not get through within %s", selfTime[accel]))
 	defer cancel()
 	r.proxy = fmt.Sprintf("http://%s:%d", network.Gateway, proxyPort)
 	end := "kmi" + rand.Text() // nobody in the guest knows it but the seed's own script
@@ -118,7 +114,11 @@ func (r *run) selfboot(ctx context.Context) error {
 	r.line(mark + "boot")
 	code := make(chan string, 1)
 	said := &lastLines{}
-	go func() { code <- r.listen(log, end, said) }()
+	silent := time.AfterFunc(beginTime[accel], func() {
+		over(fmt.Errorf("the guest has not begun within %s: does it read a NoCloud seed?", beginTime[accel]))
+	})
+	defer silent.Stop()
+	go func() { code <- r.listen(log, end, said, func() { silent.Stop() }) }()
 	select {
 	case c := <-code:
 		if c != "0" {
@@ -133,11 +133,14 @@ func (r *run) selfboot(ctx context.Context) error {
 	case <-ctx.Done():
 		return r.lost(context.Cause(ctx), console)
 	}
-	// It powers itself off, without the programs that would write once more.
+	// Its file systems are read-only: nobody writes what a shutdown would write.
+	if err := vm.QMP.Call(ctx, "quit", nil, nil); err != nil {
+		r.scope.Logf("%v", err)
+	}
 	select {
 	case <-vm.Done():
 	case <-ctx.Done():
-		return r.lost(context.Cause(ctx), console)
+		return context.Cause(ctx)
 	}
 	if err := vm.Wait(); err != nil {
 		return err
@@ -156,11 +159,14 @@ func (r *run) lost(err error, c *machine.Console) error {
 }
 
 // listen reads what the script says until its end, and returns the exit status that it tells; "" if it tells none.
-func (r *run) listen(from net.Conn, end string, said *lastLines) string {
+func (r *run) listen(from io.Reader, end string, said *lastLines, spoke func()) string {
 	lines := bufio.NewReader(from)
 	for {
 		line, err := machine.ReadLine(lines)
 		text := strings.TrimRight(string(line), "\r\n")
+		if err == nil {
+			spoke()
+		}
 		if status, ok := strings.CutPrefix(text, end+" "); ok {
 			if _, err := strconv.ParseUint(status, 10, 8); err == nil {
 				return status
@@ -202,14 +208,13 @@ func firmware(o *catalog.Origin, arch catalog.Arch) string {
 	return "uefi"
 }
 
-// seed makes the NoCloud seed (cloud-init's documentation, "NoCloud"): it makes no user and no keys, and runs the script
-// when the guest is up. The script itself is in memory only.
+// seed makes the disk from which cloud-init reads what to do (its documentation: "NoCloud").
 func (r *run) seed(ctx context.Context, end string) error {
 	dir := filepath.Join(r.Dir, "seed")
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
-	for name, text := range seedFiles(r.script(), end) {
+	for name, text := range seedFiles(rand.Text(), end, r.script(), r.grow) {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			return err
 		}
@@ -218,13 +223,20 @@ func (r *run) seed(ctx context.Context, end string) error {
 		Args: []string{"-as", "mkisofs", "-quiet", "-volid", "cidata", "-joliet", "-rock", "-output", seedImage, "seed"}}, r.scope)
 }
 
-func seedFiles(script, end string) map[string]string {
-	encode := func(text string) string { return base64.StdEncoding.EncodeToString([]byte(text)) }
+// seedFiles are the seed's files. In the mode local cloud-init does all of it before the network and the services are up,
+// and bootcmd comes before every module that changes the guest: it does not return. So no account, host key, host name
+// or network configuration is made, and nothing has to be undone.
+func seedFiles(instance, end, script string, grow bool) map[string]string {
+	fill := "no"
+	if grow {
+		fill = "yes"
+	}
+	command := fmt.Sprintf("end=%s address=%s grow=%s\nscript=%s\n%s", end, network.Guest, fill, quote(script), selfbootScript)
 	return map[string]string{
-		"meta-data": "instance-id: " + end + "\n",
-		"user-data": "#cloud-config\nusers: []\nssh_deletekeys: false\nssh_genkeytypes: []\npreserve_hostname: true\npackage_update: false\npackage_upgrade: false\n" +
-			"write_files:\n- {path: /run/kmi/script, encoding: b64, content: " + encode(script) + "}\n- {path: /run/kmi/run, encoding: b64, content: " + encode(selfbootScript) + "}\n" +
-			"runcmd:\n- [sh, /run/kmi/run, " + end + "]\n",
+		"meta-data":      "instance-id: " + instance + "\ndsmode: local\n",
+		"network-config": "config: disabled\n",
+		// A string of Go in ASCII is one of YAML, in double quotes.
+		"user-data": "#cloud-config\nbootcmd:\n- " + strconv.QuoteToASCII(command) + "\n",
 	}
 }
 

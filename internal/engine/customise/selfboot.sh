@@ -1,60 +1,146 @@
-# Runs inside a guest that customises itself, as root: run END. What it says goes to the port org.kmi.log; the last line is
-# END and the exit status.
-end=$1
-log=/dev/console out=
-for port in /sys/class/virtio-ports/*; do
-    if [ "$(cat "$port/name" 2>/dev/null)" = org.kmi.log ]; then log=/dev/${port##*/}; fi
-done
-for disk in /sys/block/vd*; do
-    if [ "$(cat "$disk/serial" 2>/dev/null)" = kmi-out ]; then out=/dev/${disk##*/}; fi
-done
-exec >"$log" 2>&1 </dev/null
+# Run by cloud-init, as root, in the guest's own boot, before there is any network or service: see selfboot.go. Before
+# this come: end (the word that only the host and this know), address (the guest's own), grow ("yes" if the root has to
+# fill its partition) and script (the text to run). POSIX sh; with busybox, too.
+cd /
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+exec </dev/null
 
-# The partition has been made larger already.
-grow() {
-    while read -r device point kind rest; do
-        [ "$point" = / ] || continue
-        case $kind in
-        ext4) resize2fs "$device" ;;
-        xfs) xfs_growfs / ;;
-        btrfs) btrfs filesystem resize max / ;;
-        esac
-    done </proc/mounts
+# until_true COMMAND…: for a minute, every second.
+until_true() {
+    tries=0
+    until "$@"; do
+        tries=$((tries + 1))
+        [ $tries -lt 60 ] || return 1
+        sleep 1
+    done
 }
-grow >/dev/null 2>&1 || : # cloud-init has done it, as a rule
 
-# Nothing else may change the guest meanwhile, or write down what it was called.
-for unit in apt-daily.timer apt-daily-upgrade.timer apt-daily.service apt-daily-upgrade.service unattended-upgrades.service packagekit.service dnf-makecache.timer rsyslog.service; do
-    systemctl stop "$unit" >/dev/null 2>&1 || :
+# finish CODE: the host ends the machine then.
+finish() {
+    echo "$end $1"
+    while :; do sleep 60; done
+}
+
+# log_port: everything that is said from here on goes to the host by a port of its own.
+log_port() {
+    for file in /sys/class/virtio-ports/*/name; do
+        [ -f "$file" ] && [ "$(cat "$file")" = org.kmi.log ] || continue
+        file=${file%/name} port=/dev/${file##*/}
+        [ -c "$port" ] && return
+    done
+    return 1
+}
+out_disk() {
+    for file in /sys/block/*/serial; do
+        [ -f "$file" ] && [ "$(cat "$file")" = kmi-out ] || continue
+        file=${file%/serial} out=/dev/${file##*/}
+        [ -b "$out" ] && return
+    done
+    return 1
+}
+udevadm settle --timeout=60 2>/dev/null
+modprobe -q virtio_console 2>/dev/null
+until_true log_port || {
+    echo "the port org.kmi.log is missing" >/dev/console
+    poweroff -ff || poweroff -f
+}
+exec >"$port" 2>&1
+until_true out_disk || { echo "the disk for the results is missing"; finish 1; }
+
+# The guest's file systems, all of them.
+mounted() { systemctl -q is-active local-fs.target; }
+[ ! -d /run/systemd/system ] || until_true mounted || echo "its file systems are not all mounted after a minute"
+[ ! -f /etc/fstab ] || mount -a || :
+# systemd puts the identity of a first boot over the file of an unborn one.
+umount /etc/machine-id 2>/dev/null
+# The journal stays in memory.
+journalctl --relinquish-var 2>/dev/null
+
+# filled: the root's file system fills its partition.
+filled() {
+    while read -r _ _ number _ point rest; do
+        [ "$point" = / ] || continue
+        rest=${rest#* - } device=$(readlink "/sys/dev/block/$number")
+        kind=${rest%% *} device=/dev/${device##*/}
+    done </proc/self/mountinfo
+    case $kind in
+    ext*) resize2fs "$device" ;;
+    xfs) xfs_growfs / >/dev/null ;;
+    btrfs) btrfs filesystem resize max / ;;
+    esac
+}
+[ "$grow" != yes ] || filled || { sleep 5; filled; } || { echo "its root file system does not grow"; finish 1; }
+
+# Nobody else has configured the network, and nothing of it stays: this is the kernel's only.
+connected() {
+    for card in /sys/class/net/*; do
+        [ -e "$card/device" ] || continue
+        card=${card##*/}
+        if command -v ip >/dev/null; then
+            ip link set dev "$card" up
+            ip address add "$address" dev "$card" || ip address show dev "$card" | grep -q "${address%/*}"
+        else
+            ifconfig "$card" "${address%/*}" netmask 255.255.255.0 up
+        fi
+        return
+    done
+    return 1
+}
+until_true connected || { echo "its network card is missing"; finish 1; }
+
+# Services are not started: systemctl does what it does in a folder that is not the running system, and does not wait
+# for a boot that waits for this.
+mkdir -p /run/kmi && printf %s "$script" >/run/kmi/script
+(export SYSTEMD_OFFLINE=1 && exec sh /run/kmi/script "$out")
+code=$?
+[ $code = 0 ] || finish $code
+
+# What this boot has started and written, which a disk that was never booted has not.
+if [ -d /run/systemd/system ]; then
+    running=
+    for unit in $(systemctl list-units --type=service --state=running --no-legend --plain | cut -d ' ' -f 1); do
+        case $unit in systemd-journald.service | cloud-init*) ;; *.service) running="$running $unit" ;; esac
+    done
+    [ -z "$running" ] || timeout 60 systemctl stop $running || :
+fi
+journalctl --relinquish-var 2>/dev/null
+if command -v selinuxenabled >/dev/null && selinuxenabled; then restorecon -R /etc /root /boot /var; fi
+if [ -f /etc/resolv.conf ] && [ ! -L /etc/resolv.conf ] && grep -q "${address%.*}" /etc/resolv.conf; then : >/etc/resolv.conf; fi
+while read -r name value; do
+    [ "$name" != btime ] || touch -d "@$value" /run/kmi/boot
+done </proc/stat
+for file in /var/cache/apparmor/*; do
+    [ ! "$file" -nt /run/kmi/boot ] || rm -rf "$file"
 done
-
-code=0
-sh /run/kmi/script "$out" || code=$?
-
-# What this boot has made.
-journalctl --relinquish-var >/dev/null 2>&1 || :
-systemctl stop systemd-journal-flush.service systemd-timesyncd.service chronyd.service chrony.service >/dev/null 2>&1 || :
-if command -v cloud-init >/dev/null; then cloud-init clean --logs --seed >/dev/null 2>&1 || :; fi
-rm -rf /var/lib/cloud/* /var/log/journal/* /var/log/cloud-init*.log /etc/netplan/50-cloud-init.yaml /etc/systemd/network/10-cloud-init-* /etc/network/interfaces.d/50-cloud-init \
-    /etc/NetworkManager/system-connections/cloud-init-* /etc/NetworkManager/conf.d/*cloud-init* /etc/sysconfig/network-scripts/ifcfg-eth0 /etc/sudoers.d/90-cloud-init-users \
-    /etc/.updated /var/.updated /var/lib/systemd/timesync/clock /var/lib/systemd/random-seed /var/lib/systemd/timers/stamp-* /var/lib/dhcp/* /var/lib/dhcpcd/* /var/lib/systemd/network/* \
-    /var/lib/private/systemd/* /run/log/journal/*
-rm -rf /tmp/* /tmp/.[!.]* /var/tmp/systemd-private-* /var/cache/apparmor/*
-rmdir /var/lib/cloud /var/lib/systemd/linger /var/lib/systemd/timers /var/lib/systemd/timesync 2>/dev/null || :
-for file in /var/log/wtmp /var/log/btmp /var/log/lastlog /var/log/syslog /var/log/messages /var/log/kern.log /var/log/auth.log /var/log/daemon.log; do
-    if [ -f "$file" ]; then : >"$file"; fi
+for file in /var/log/cloud-init*.log; do # cloud-init itself still has them
+    [ ! -f "$file" ] || : >"$file"
 done
-[ ! -f /etc/machine-id ] || { umount /etc/machine-id 2>/dev/null || :; echo uninitialized >/etc/machine-id; }
+rm -rf /var/lib/cloud/* /var/log/journal/* /var/lib/systemd/random-seed /var/lib/systemd/timesync /var/lib/private/systemd/timesync \
+    /var/lib/systemd/timers/stamp-* /tmp/* /tmp/.[!.]*
+
 echo "kmi-part: discard free space"
 sync
-fstrim / || fstrim -v /
-fstrim -a 2>/dev/null || :
-echo "$end $code"
-# Read-only, then off: nobody says goodbye to a disk that is finished.
+while read -r device point rest; do
+    case $device in /dev/*) fstrim "$point" 2>&1 || [ "$point" != / ] || echo "free space is not discarded" ;; esac
+done </proc/mounts
+
+# Read-only at once, and never up again: nobody writes after this.
 sync
-echo s >/proc/sysrq-trigger
-echo u >/proc/sysrq-trigger
-sync
-poweroff -f -f || poweroff -f || echo o >/proc/sysrq-trigger
-sleep 60
-echo o >/proc/sysrq-trigger
+readonly_now() {
+    busy=
+    while read -r device point kind options rest; do
+        case $device:$options in
+        /dev/*:ro | /dev/*:ro,*) ;;
+        /dev/*) busy=1 ;;
+        esac
+    done </proc/mounts
+    [ -z "$busy" ]
+}
+if [ -e /proc/sysrq-trigger ]; then
+    echo u >/proc/sysrq-trigger
+else
+    mount -a -o remount,ro
+fi
+until_true readonly_now || { echo "its file systems do not become read-only"; finish 1; }
+echo "kmi-part: done"
+finish 0

@@ -5,12 +5,14 @@ package machine
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
@@ -100,8 +102,21 @@ func Start(ctx context.Context, s Spec, told func(name string, data json.RawMess
 // bytes, folders may have longer ones.
 func (v *VM) path(name string) string { return fmt.Sprintf("/proc/self/fd/%d/%s", v.dir.Fd(), name) }
 
-// Dial connects to a Unix socket in the machine's folder on which QEMU listens.
-func (v *VM) Dial(name string) (net.Conn, error) { return net.Dial("unix", v.path(name)) }
+// Dial connects to a Unix socket in the machine's folder on which QEMU listens, or will in a moment: that of a stream
+// netdev it opens beside its other work.
+func (v *VM) Dial(name string) (net.Conn, error) {
+	for began := time.Now(); ; {
+		conn, err := net.Dial("unix", v.path(name))
+		if !errors.Is(err, syscall.ENOENT) && !errors.Is(err, syscall.ECONNREFUSED) || time.Since(began) > 10*time.Second {
+			return conn, err
+		}
+		select {
+		case <-v.Done():
+			return conn, err
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
 
 // PowerOn lets the machine run.
 func (v *VM) PowerOn(ctx context.Context) error { return v.QMP.Call(ctx, "cont", nil, nil) }

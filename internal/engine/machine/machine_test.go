@@ -103,3 +103,24 @@ func TestWhatQEMUSaysOfItsEndIsTold(t *testing.T) {
 		v.Close()
 	}
 }
+
+// QEMU opens some of its sockets late: who dials waits for them, and not for those that never come.
+func TestDialWaitsForASocket(t *testing.T) {
+	s := bare(t)
+	s.Args = []string{"-netdev", "stream,id=net,server=on,addr.type=unix,addr.path=net"}
+	v, err := Start(t.Context(), s, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := v.Dial("net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.Close()
+	v.Close()
+	v.dir, _ = os.Open(s.Dir)
+	if conn, err := v.Dial("never"); err == nil {
+		t.Error("connected to nothing")
+		_ = conn.Close()
+	}
+}

@@ -47,6 +47,9 @@ var (
 // MAC is the guest's address on the network.
 const MAC = "52:54:00:12:34:56"
 
+// Guest is the guest's address, with the length of its network's prefix.
+const Guest = "10.0.2.15/24"
+
 // Gateway is our address on the guest's network: what is served is served there.
 const Gateway = "10.0.2.2"
 
