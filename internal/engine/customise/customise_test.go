@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/disk"
 )
 
@@ -103,6 +104,48 @@ func TestChroot(t *testing.T) {
 				}
 				size := statfs(t, root)
 				if size < 900<<20 {
+					t.Errorf("the file system has %d bytes", size)
+				}
+			})
+		})
+	}
+}
+
+// libguestfs' appliance comes to the same: on a plain root that grows, and on one that is a subvolume.
+func TestGuestfs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("launches an appliance for each guest")
+	}
+	needsRoot(t) // to make and look at the disks
+	if err := canGuestfs(catalog.X86_64); err != nil {
+		t.Skip(err)
+	}
+	cache := t.TempDir()
+	for _, g := range []guest{{fs: "ext4"}, {fs: "btrfs subvolume"}} {
+		t.Run(g.fs, func(t *testing.T) {
+			a, log := newArchive(t), newLog(t)
+			s := spec(t, g.make(t), a)
+			s.Way, s.Cache = catalog.Guestfs, cache
+			d, err := Run(t.Context(), s, log.Scope)
+			if err != nil {
+				t.Fatalf("%v\n%s", err, log.text())
+			}
+			if data, err := os.ReadFile(filepath.Join(s.Dir, "result/packages.txt")); err != nil || !strings.Contains(string(data), "git 1:2.39-1 amd64 2000\n") {
+				t.Errorf("%s, %v", data, err)
+			}
+			if l := left(s.Dir); l != nil {
+				t.Error(l)
+			}
+			inside(t, filepath.Join(s.Dir, "result", d.File), func(root string) {
+				for path, want := range map[string]string{"usr/lib/git": "git\n", "etc/kmi/codename": "seven\n", "etc/machine-id": "uninitialized\n", "etc/agent-is-enabled": ""} {
+					if data, err := os.ReadFile(filepath.Join(root, path)); err != nil || string(data) != want {
+						t.Errorf("%s: %q, %v", path, data, err)
+					}
+				}
+				if list, err := os.ReadDir(filepath.Join(root, "var/tmp")); err != nil || len(list) > 0 {
+					t.Errorf("left in /var/tmp: %v, %v", list, err)
+				}
+				if size := statfs(t, root); size < 900<<20 {
 					t.Errorf("the file system has %d bytes", size)
 				}
 			})

@@ -202,7 +202,7 @@ func (r *run) guestfs(ctx context.Context) error {
 	}
 	root := mount{Volume: r.root, Point: "/"}
 	if r.grow && r.root.FS == "ext4" {
-		for _, name := range [][]string{{"e2fsck", device(root), "correct:true"}, {"resize2fs", device(root)}} {
+		for _, name := range [][]string{{"e2fsck-f", device(root)}, {"resize2fs", device(root)}} {
 			if _, err := f.call(name...); err != nil {
 				return err
 			}
@@ -244,9 +244,9 @@ func (r *run) guestfs(ctx context.Context) error {
 			}
 		}
 	}
-	if r.grow && r.root.FS != "ext4" {
-		call := map[string]string{"xfs": "xfs-growfs", "btrfs": "btrfs-filesystem-resize"}[r.root.FS]
-		if _, err := f.call(call, "/"); err != nil {
+	grow := map[string][]string{"xfs": {"sh", "xfs_growfs /"}, "btrfs": {"btrfs-filesystem-resize", "/"}}[r.root.FS] // xfs' program is the guest's: not every appliance has it
+	if r.grow && grow != nil {
+		if _, err := f.call(grow...); err != nil {
 			return err
 		}
 	}
