@@ -29,7 +29,6 @@ import (
 	"github.com/ContainerCraft/kmi-tui/internal/engine/fetch"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/integrity"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/publish"
-	"github.com/ContainerCraft/kmi-tui/internal/engine/trust"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/upstream"
 )
 
@@ -39,16 +38,20 @@ type job struct {
 	target Target
 	force  bool
 
-	asking    *asking
+	asking      *asking
+	publication *publication // with the other targets of the release
+
 	repo      publish.Repository
 	snapshot  *upstream.Snapshot
 	key       string // recipe key, hex: what is known of the guest before its disk is made
 	content   string // content key, hex: of a packages origin the same; of an image its packages are in it, too
 	source    string // upstream's disk, of an image origin
-	dated     []string
 	published *publish.State
 	plan      Plan
 	nothing   map[Stage]string // why a stage has nothing to do; nil: there is something to do
+	others    []string         // tags that point at what is published, besides the release's
+	vouched   string           // what its signatures came to
+	retag     bool             // all that is left to do is to set tags
 
 	way      string // of customising
 	signedBy string // number of the key that has signed what is published
@@ -58,9 +61,7 @@ type job struct {
 	pulled   time.Time
 	image    v1.Image
 	digest   v1.Hash
-	index    v1.ImageIndex
 	tested   string
-	sigs     map[v1.Hash]v1.Image
 	unlock   func()
 	reached  Stage
 
@@ -170,15 +171,12 @@ func (j *job) resolve(ctx context.Context, scope *event.Scope) (string, error) {
 	j.repo = repo
 	type current struct {
 		state *publish.State
-		tags  []string
 		err   error
 	}
 	registry := make(chan current, 1)
 	go func() {
 		var c current
-		if c.state, c.err = publish.Current(ctx, repo, j.target.Release.Version, j.target.Arch); c.err == nil && c.state != nil {
-			c.tags, c.err = publish.Dated(ctx, repo, j.target.Release.Version, c.state.Index.Digest)
-		}
+		c.state, c.err = publish.Current(ctx, repo, j.target.Release.Version, j.target.Arch)
 		registry <- c
 	}()
 	j.snapshot, err = upstream.Find(ctx, j.query(j.target.Flavor, j.target.Release, nil, scope), scope)
@@ -206,14 +204,15 @@ func (j *job) resolve(ctx context.Context, scope *event.Scope) (string, error) {
 		}
 		j.plan.Way = j.way
 	}
-	j.dated = c.tags
 	labels := j.published.Labels()
 	if labels != nil {
-		j.plan.Published = &Published{Digest: j.published.Entry.Digest.String(), Tags: append([]string{j.target.Release.Version}, c.tags...), ContentKey: labels[container.LabelContentKey]}
-		j.plan.Published.Date, _ = time.Parse(time.RFC3339, labels["org.opencontainers.image.created"])
+		j.plan.Published = &Published{Digest: j.published.Entry.Digest.String(), ContentKey: labels[container.LabelContentKey], Date: j.published.Created()}
 	}
-	if err := j.decide(ctx, labels); err != nil {
+	if err := j.decide(ctx, labels, scope); err != nil {
 		return "", err
+	}
+	if p := j.plan.Published; p != nil {
+		p.Tags = append([]string{j.target.Release.Version}, j.others...)
 	}
 	what := fetch.Size(s.Size)
 	if s.Size == 0 {
@@ -236,7 +235,7 @@ func signed(signature string) bool {
 }
 
 // decide compares what is newest with what is published.
-func (j *job) decide(ctx context.Context, labels map[string]string) error {
+func (j *job) decide(ctx context.Context, labels map[string]string, scope *event.Scope) error {
 	j.plan.Action = Build
 	have, recipe := labels[container.LabelContentKey], labels[container.LabelRecipe]
 	switch {
@@ -257,40 +256,19 @@ func (j *job) decide(ctx context.Context, labels map[string]string) error {
 		j.plan.Reason = "asked for by --force"
 	default:
 		// The content is the same. What is published has to be whole, too.
-		whole, why, err := j.whole(ctx)
+		whole, why, err := j.whole(ctx, scope)
 		if err != nil {
 			return err
 		}
-		if !whole {
-			j.plan.Reason = why
-			return nil
+		j.plan.Reason = why
+		if whole {
+			j.rests(labels)
 		}
-		j.plan.Action, j.plan.Reason = None, fmt.Sprintf("content %s is published", short(j.content))
-		j.rests(labels)
+		if whole && !j.retag {
+			j.plan.Action, j.plan.Reason = None, fmt.Sprintf("content %s is published", short(j.content))
+		}
 	}
 	return nil
-}
-
-// whole says whether what is published is signed by the key that signs here, or why not.
-func (j *job) whole(ctx context.Context) (whole bool, why string, err error) {
-	key, err := j.e.verifier(ctx)
-	if err != nil {
-		return false, "", err
-	}
-	if key == nil {
-		return false, "published, but there is no key yet to verify its signature with", nil
-	}
-	for _, digest := range []v1.Hash{j.published.Index.Digest, j.published.Entry.Digest} {
-		sigs, err := publish.Signatures(ctx, j.repo, digest)
-		if err != nil {
-			return false, "", err
-		}
-		if err := trust.Verify(ctx, key, digest, sigs); err != nil {
-			return false, fmt.Sprintf("published, but %s: %v", digest, err), nil
-		}
-	}
-	j.signedBy = key.ID
-	return true, "", nil
 }
 
 // rests notes why nothing is left to do: the content is published.
@@ -301,15 +279,18 @@ func (j *job) rests(labels map[string]string) {
 		Customise: fmt.Sprintf("its disk is published: %s", labels[container.LabelDisk]),
 		Pack:      fmt.Sprintf("its container is published: %s", entry),
 		Test:      "tested before publication: " + labels[container.LabelTested],
-		Sign:      fmt.Sprintf("index and image are signed by key %s, verified just now", short(j.signedBy)),
-		Publish:   fmt.Sprintf("%s → %s", strings.Join(append([]string{j.target.Release.Version}, j.dated...), ", "), j.published.Index.Digest),
+		Sign:      j.vouched,
+		Publish:   fmt.Sprintf("%s → %s", strings.Join(append([]string{j.target.Release.Version}, j.others...), ", "), j.published.Index.Digest),
+	}
+	if j.retag {
+		delete(j.nothing, Publish)
 	}
 	if j.target.Flavor.Origin.Kind == "image" {
 		j.nothing[Fetch] = fmt.Sprintf("upstream's disk and its newest packages are those of the published image (content %s)", short(j.content))
 	}
 	j.digest = entry
 	j.result.Image = j.repo.String() + "@" + j.published.Index.Digest.String()
-	j.result.Tags = j.plan.Published.Tags
+	j.result.Tags = append([]string{j.target.Release.Version}, j.others...)
 }
 
 func short(digest string) string {
@@ -522,16 +503,20 @@ func (j *job) compare(ctx context.Context, scope *event.Scope) error {
 	if j.settled() || j.force || labels == nil || labels[container.LabelContentKey] != "sha256:"+j.content {
 		return nil
 	}
-	whole, why, err := j.whole(ctx)
+	whole, why, err := j.whole(ctx, scope)
 	if err != nil {
 		return err
 	}
-	if !whole {
+	if why != "" {
 		scope.Log(why)
+	}
+	if !whole {
 		return nil
 	}
-	j.plan.Action, j.plan.Reason = None, fmt.Sprintf("no package has changed: content %s is published", short(j.content))
-	scope.Log(j.plan.Reason)
+	if !j.retag {
+		j.plan.Action, j.plan.Reason = None, fmt.Sprintf("no package has changed: content %s is published", short(j.content))
+		scope.Log(j.plan.Reason)
+	}
 	j.rests(labels)
 	return nil
 }
@@ -563,7 +548,10 @@ func (j *job) pack(ctx context.Context, scope *event.Scope) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	j.tested = strings.Join(j.target.Flavor.Origin.Boot[j.target.Arch].Firmware, " ") + " baseline " + boot.Version
+	j.tested = "no"
+	if firmware := j.target.Flavor.Origin.Boot[j.target.Arch].Firmware; len(firmware) > 0 {
+		j.tested = strings.Join(firmware, " ") + " baseline " + boot.Version
+	}
 	f, r, p := j.target.Flavor, j.target.Release, j.e.cfg.Catalog.Project
 	commit := j.e.commit(ctx)
 	created := j.pulled.UTC().Truncate(24 * time.Hour)
@@ -768,68 +756,9 @@ func passed(results []boot.Result) string {
 	return strings.Join(words, ", ")
 }
 
-func (j *job) sign(ctx context.Context, scope *event.Scope) (string, error) {
-	key, err := j.e.key(ctx, true)
-	if err != nil {
-		return "", err
-	}
-	// Whoever publishes for another architecture of this release at the same time waits: the index is one.
-	unlock, err := j.e.cache.Lock(ctx, "release-"+hexOf(j.repo.String()+":"+j.target.Release.Version), scope)
-	if err != nil {
-		return "", err
-	}
-	j.unlock = unlock
-	var kept []v1.Descriptor
-	if j.published, err = publish.Current(ctx, j.repo, j.target.Release.Version, j.target.Arch); err != nil {
-		return "", err
-	}
-	if j.published != nil {
-		kept = j.published.Entries
-	}
-	if j.index, err = container.Index(map[catalog.Arch]v1.Image{j.target.Arch: j.image}, kept, nil); err != nil {
-		return "", err
-	}
-	index, err := j.index.Digest()
-	if err != nil {
-		return "", err
-	}
-	j.sigs = map[v1.Hash]v1.Image{}
-	for _, digest := range []v1.Hash{index, j.digest} {
-		old, err := publish.Signatures(ctx, j.repo, digest)
-		if err != nil {
-			return "", err
-		}
-		if j.sigs[digest], err = trust.Sign(ctx, key, j.identity(), digest, j.identity()+":"+j.target.Release.Version, old); err != nil {
-			return "", err
-		}
-	}
-	return fmt.Sprintf("index %s and its image, by key %s", index, short(key.ID)), nil
-}
-
 func hexOf(s string) string {
 	sum := sha256.Sum256([]byte(s))
 	return hex.EncodeToString(sum[:8])
-}
-
-func (j *job) publish(ctx context.Context, scope *event.Scope) (string, error) {
-	key, err := j.e.key(ctx, true)
-	if err != nil {
-		return "", err
-	}
-	version := j.target.Release.Version
-	tags, err := publish.Publish(ctx, j.repo, publish.Release{Image: j.image, Index: j.index, Disk: j.disk.SHA256, Signatures: j.sigs, Key: &key.Key,
-		Moving: []string{version}, Fixed: version + "-" + j.e.cfg.Now().UTC().Format("20060102")}, scope)
-	if err != nil {
-		return "", err
-	}
-	index, err := j.index.Digest()
-	if err != nil {
-		return "", err
-	}
-	j.result.Image = j.repo.String() + "@" + index.String()
-	j.result.Tags = tags
-	j.pruneDisks()
-	return fmt.Sprintf("%s, read back and verified; tags %s", j.result.Image, strings.Join(tags, ", ")), nil
 }
 
 // keptDisks is how many finished disks of a target stay in the cache.

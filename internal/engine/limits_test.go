@@ -55,11 +55,11 @@ func built(t *testing.T, size int64, packages string, to func(host string) strin
 	if j.repo, err = e.registry.Repository(f.ID); err != nil {
 		t.Fatal(err)
 	}
+	j.publication = newPublication(e)
+	j.publication.join()
 	j.snapshot, j.key, j.pulled = &upstream.Snapshot{Build: "1"}, strings.Repeat("a", 64), e.Now()
 	j.folder = e.cache.Path("disks", j.key)
-	qcow2 := make([]byte, size) // its header; see QEMU, docs/interop/qcow2.rst
-	copy(qcow2, "QFI\xfb\x00\x00\x00\x03")
-	binary.BigEndian.PutUint64(qcow2[24:], 10<<30)
+	qcow2 := emptyDisk(size)
 	file := filepath.Join(j.folder, "disk.qcow2")
 	if err := errors.Join(os.MkdirAll(filepath.Join(j.folder, "licenses"), 0o755), os.WriteFile(file, qcow2, 0o644),
 		os.WriteFile(filepath.Join(j.folder, "packages.txt"), []byte(packages), 0o644)); err != nil {
@@ -75,6 +75,14 @@ func built(t *testing.T, size int64, packages string, to func(host string) strin
 		defer mu.Unlock()
 		return seen
 	}
+}
+
+// emptyDisk is a qcow2 of that size in bytes: its header, and nothing; see QEMU, docs/interop/qcow2.rst.
+func emptyDisk(size int64) []byte {
+	qcow2 := make([]byte, size)
+	copy(qcow2, "QFI\xfb\x00\x00\x00\x03")
+	binary.BigEndian.PutUint64(qcow2[24:], 10<<30)
+	return qcow2
 }
 
 // through takes a job through some stages, and returns the error of the last one and its remedy.

@@ -134,7 +134,7 @@ func (e *Engine) targets(l lineup, selectors []selector) (targets []Target, othe
 	for i := range l.releases {
 		r := &l.releases[i]
 		for _, arch := range f.Arch {
-			t := Target{Flavor: f, Release: r, Arch: arch}
+			t := Target{Flavor: f, Release: r, Arch: arch, Newest: i == 0}
 			if !fits(selectors, f.ID, r.Version, arch) {
 				continue
 			}

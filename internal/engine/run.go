@@ -131,11 +131,25 @@ func (e *Engine) Run(ctx context.Context, sel Selection) (Summary, error) {
 	}
 	e.pruneLogs()
 	results := make([]Result, len(targets))
+	jobs := make([]*job, len(targets))
+	publications := map[string]*publication{}
+	for i, t := range targets {
+		jobs[i] = e.job(t, sel, a)
+		if !t.able(last) {
+			continue
+		}
+		release := t.Flavor.ID + ":" + t.Release.Version
+		if publications[release] == nil {
+			publications[release] = newPublication(e)
+		}
+		jobs[i].publication = publications[release]
+		jobs[i].publication.join()
+	}
 	work := make(chan struct{}, e.cfg.Jobs)
 	var wg sync.WaitGroup
 	for i, t := range targets {
-		j := e.job(t, sel, a)
-		if !t.able(last) {
+		j := jobs[i]
+		if j.publication == nil {
 			j.result.State, j.result.Reason = event.Skipped, t.Unsupported
 			results[i] = j.result
 			continue
@@ -146,16 +160,18 @@ func (e *Engine) Run(ctx context.Context, sel Selection) (Summary, error) {
 			began := e.cfg.Now()
 			e.bus.Publish(event.Event{Target: t.String(), Kind: event.Started})
 			more := j.step(ctx, 0)
-			if more && (j.nothing != nil || last == Resolve) {
-				j.rest(ctx, last) // takes no time: it need not wait for its turn
-			} else if more {
+			if more && j.nothing == nil && last != Resolve { // else it takes no time: it need not wait for its turn
 				select {
 				case work <- struct{}{}:
-					j.rest(ctx, last)
+					more = j.upTo(ctx, Test, last)
 					<-work
 				case <-ctx.Done():
+					more = false
 					j.fail(context.Cause(ctx))
 				}
+			}
+			if more {
+				j.upTo(ctx, Publish, last) // waits for others, and does not keep them waiting
 			}
 			j.finish(last)
 			j.result.Seconds = e.cfg.Now().Sub(began).Seconds()
@@ -190,16 +206,16 @@ func (e *Engine) job(t Target, sel Selection, a *asking) *job {
 	return &job{e: e, target: t, force: sel.Force, asking: a, plan: Plan{Target: t.String(), Action: Fail, Licence: licence(t.Flavor), Origin: origin(t.Flavor)}, result: Result{Target: t.String(), Stages: []StageTime{}}}
 }
 
-// rest runs the stages after resolve up to the last one.
-func (j *job) rest(ctx context.Context, last Stage) {
-	for i := 1; i < len(way); i++ {
-		if slices.Index(Stages, way[i-1].stage) >= slices.Index(Stages, last) {
-			return
-		}
+// upTo runs the stages after the one that was reached, up to one or to the last one. It returns whether the next may
+// follow.
+func (j *job) upTo(ctx context.Context, stage, last Stage) bool {
+	end := min(slices.Index(Stages, stage), slices.Index(Stages, last))
+	for i := slices.Index(Stages, j.reached) + 1; i <= end; i++ {
 		if !j.step(ctx, i) {
-			return
+			return false
 		}
 	}
+	return true
 }
 
 // step runs one stage and reports it. It returns whether the next may follow.
@@ -243,8 +259,11 @@ func (j *job) fail(err error) {
 // finish says what the target came to.
 func (j *job) finish(last Stage) {
 	j.release()
+	j.publication.leave()
 	switch {
 	case j.result.State == event.Failed:
+	case j.retag && last == Publish:
+		j.result.State, j.result.Reason = event.Finished, "published before; its tags are complete now"
 	case j.nothing != nil:
 		j.result.State, j.result.Reason = event.Skipped, "nothing to do: "+j.plan.Reason
 	case last != Publish:

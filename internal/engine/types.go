@@ -36,6 +36,7 @@ type Target struct {
 	Flavor      *catalog.Flavor
 	Release     *catalog.Release
 	Arch        catalog.Arch
+	Newest      bool   // no release of the flavor is newer
 	Unsupported string // why its way ends before it is published; "" when it does not
 	Last        Stage  // where Unsupported: the last stage that can be run; "" for none
 }

@@ -135,7 +135,14 @@ func prepare(ctx context.Context, r Repository, s *trust.Signer, images ...made)
 	if rel.Index, err = container.Index(list, kept, nil); err != nil {
 		return rel, err
 	}
-	rel.Image, rel.Disk = images[0].Image, images[0].sum
+	rel.Disks = map[v1.Hash]string{}
+	for _, i := range images {
+		d, err := i.Image.Digest()
+		if err != nil {
+			return rel, err
+		}
+		rel.Disks[d] = i.sum
+	}
 	things := []interface{ Digest() (v1.Hash, error) }{rel.Index}
 	for _, i := range images {
 		things = append(things, i.Image)
@@ -162,7 +169,9 @@ func publishAll(t testing.TB, r Repository, fixed string, images ...made) v1.Has
 	if err != nil {
 		t.Fatal(err)
 	}
-	rel.Fixed = fixed
+	if fixed != "" {
+		rel.Fixed = []string{fixed}
+	}
 	if _, err := Publish(context.Background(), r, rel, nil); err != nil {
 		t.Fatal(err)
 	}

@@ -203,7 +203,7 @@ func TestRepository(t *testing.T) {
 			if err := r.Tag(ctx, digest(t, arm), "1-20261124", "1-x"); err != nil {
 				t.Fatal(err)
 			}
-			if dated, err := Dated(ctx, r, "1", d); err != nil || !slices.Equal(dated, []string{"1-20261123"}) {
+			if dated, built, err := Fixed(ctx, r, "1", "", d); err != nil || !slices.Equal(dated, []string{"1-20261123"}) || built != nil {
 				t.Errorf("%v, %v", dated, err)
 			}
 			// Somebody else's image.
@@ -269,7 +269,7 @@ func TestPublishAndVerify(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			rel.Fixed, rel.Tested = "1-20261123", true
+			rel.Fixed, rel.Tested = []string{"1-20261123"}, true
 			bus := event.NewBus(nil)
 			sub := bus.Subscribe()
 			tags, err := Publish(ctx, r, rel, bus.Scope("example:1/x86_64", "publish", ""))
@@ -291,7 +291,7 @@ func TestPublishAndVerify(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			again.Fixed = "1-20261123"
+			again.Fixed = []string{"1-20261123"}
 			if tags, err := Publish(ctx, r, again, nil); err != nil || !slices.Equal(tags, []string{"1", "latest", "1-20261123"}) {
 				t.Errorf("%v, %v", tags, err)
 			}
@@ -304,7 +304,7 @@ func TestPublishAndVerify(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			rel2.Fixed = "1-20261123"
+			rel2.Fixed = []string{"1-20261123"}
 			if tags, err := Publish(ctx, r, rel2, nil); err != nil || !slices.Equal(tags, []string{"1", "latest", "1-20261123.1"}) {
 				t.Fatalf("%v, %v", tags, err)
 			}
@@ -579,7 +579,7 @@ func TestFaults(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			rel.Fixed = "1-2"
+			rel.Fixed = []string{"1-2"}
 			f.set(c.fault)
 			_, err = Publish(ctx, r, rel, nil)
 			f.set(nil)
@@ -839,9 +839,9 @@ func TestPublishRefuses(t *testing.T) {
 		"no key":       {func(r *Release) { r.Key = nil }, "needs an index, a key"},
 		"no tag":       {func(r *Release) { r.Moving = nil }, "and a tag"},
 		"bad tag":      {func(r *Release) { r.Moving = []string{"a b"} }, "not a tag"},
-		"bad fixed":    {func(r *Release) { r.Fixed = "../1" }, "not a tag"},
-		"other image":  {func(r *Release) { r.Image = arm }, "does not hold the image"},
-		"other disk":   {func(r *Release) { r.Disk = arm.sum }, "sha256:" + arm.sum + " was tested"},
+		"bad fixed":    {func(r *Release) { r.Fixed = []string{"../1"} }, "not a tag"},
+		"other image":  {func(r *Release) { r.Disks = map[v1.Hash]string{digest(t, arm.Image): arm.sum} }, "does not hold the image"},
+		"other disk":   {func(r *Release) { r.Disks = map[v1.Hash]string{digest(t, amd.Image): arm.sum} }, "sha256:" + arm.sum + " was tested"},
 		"unsigned":     {func(r *Release) { r.Signatures = nil }, "not signed"},
 		"other signer": {func(r *Release) { r.Key = &stranger.Key }, "not signed by this key"},
 		"untested": {func(r *Release) {
@@ -1282,7 +1282,7 @@ func TestAtOnce(t *testing.T) {
 						for try := 0; ; try++ {
 							rel, err := prepare(ctx, r, signers()[0], img)
 							if err == nil {
-								rel.Fixed = "1-20261123"
+								rel.Fixed = []string{"1-20261123"}
 								_, err = Publish(ctx, r, rel, nil)
 							}
 							if err == nil {
@@ -1342,7 +1342,7 @@ func TestPublisherProcess(t *testing.T) {
 		for {
 			rel, err := prepare(context.Background(), r, signers()[0], img)
 			if err == nil {
-				rel.Fixed = "1-20261123"
+				rel.Fixed = []string{"1-20261123"}
 				_, err = Publish(context.Background(), r, rel, bus.Scope("example:1", "publish", ""))
 			}
 			if err == nil {

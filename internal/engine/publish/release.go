@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/maruel/natural"
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/container"
@@ -22,7 +24,7 @@ type State struct {
 	Index   Manifest        // what the tag points at
 	Entries []v1.Descriptor // its images; none where it is a single image, which nobody made who publishes like this
 	Entry   *v1.Descriptor  // the one that was asked for; nil when it is not among them
-	Tags    []string        // that point at Index: all of them in a folder, else only the one asked for; see Dated
+	Tags    []string        // that point at Index: all of them in a folder, else only the one asked for; see Fixed
 	labels  map[string]string
 }
 
@@ -92,33 +94,77 @@ func Current(ctx context.Context, r Repository, tag string, arch catalog.Arch) (
 	return s, nil
 }
 
-// datedChecked is how many dated tags Dated looks at.
-const datedChecked = 3
+// Latest is the tag of a flavor's newest release, once the flavor is stable.
+const Latest = "latest"
 
-// Dated returns the dated tags of a version, VERSION-YYYYMMDD…, that point at a digest, newest first. Of many, the
-// newest three are looked at: one request for the list and one for each.
-func Dated(ctx context.Context, r Repository, version string, digest v1.Hash) ([]string, error) {
+// DatedTag is the tag of what is published of a version on a day (UTC): VERSION-YYYYMMDD.
+func DatedTag(version string, day time.Time) string {
+	return version + "-" + day.UTC().Format("20060102")
+}
+
+// BuildTag is the tag of what is published of a version and upstream's build: VERSION-BUILD, with hyphens for what a tag
+// cannot hold; "" for a build that has no name.
+func BuildTag(version, build string) string {
+	build = strings.Trim(strings.Map(func(r rune) rune {
+		if r < 128 && (r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-", r)) {
+			return r
+		}
+		return '-'
+	}, build), "-.")
+	if build == "" {
+		return ""
+	}
+	tag := version + "-" + build
+	return tag[:min(len(tag), 120)] // of 128, with room for .N
+}
+
+// fixedChecked is how many tags of a form Fixed looks at.
+const fixedChecked = 3
+
+// Fixed returns those of a version's fixed tags that point at a digest: dated ones, VERSION-YYYYMMDD and
+// VERSION-YYYYMMDD.N, and those of upstream's build, BuildTag and BuildTag.N. Of many, the newest three of each form are
+// looked at: one request for the list, and one for each.
+func Fixed(ctx context.Context, r Repository, version, build string, digest v1.Hash) (dated, built []string, err error) {
 	tags, err := r.Tags(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	tags = slices.DeleteFunc(tags, func(t string) bool {
+	slices.SortFunc(tags, func(a, b string) int { return natural.Compare(b, a) })
+	stem := BuildTag(version, build)
+	isDated := func(t string) bool {
 		rest, ok := strings.CutPrefix(t, version+"-")
-		return !ok || len(rest) < 8 || strings.Trim(rest[:8], "0123456789") != ""
-	})
-	slices.Reverse(tags)
-	var found []string
-	for _, t := range tags[:min(datedChecked, len(tags))] {
-		d, err := r.Head(ctx, t)
-		if err != nil && !errors.Is(err, ErrNotFound) {
-			return nil, err
-		}
-		if err == nil && d.Digest == digest {
-			found = append(found, t)
-		}
+		return ok && datedForm.MatchString(rest)
 	}
-	return found, nil
+	isBuilt := func(t string) bool {
+		rest, ok := strings.CutPrefix(t, stem)
+		return ok && stem != "" && (rest == "" || rest[0] == '.' && len(rest) > 1 && strings.Trim(rest[1:], "0123456789") == "")
+	}
+	pointing := func(is func(string) bool) (found []string, err error) {
+		looked := 0
+		for _, t := range tags {
+			if !is(t) || looked == fixedChecked {
+				continue
+			}
+			looked++
+			d, err := r.Head(ctx, t)
+			if err != nil && !errors.Is(err, ErrNotFound) {
+				return nil, err
+			}
+			if err == nil && d.Digest == digest {
+				found = append(found, t)
+			}
+		}
+		return found, nil
+	}
+	if dated, err = pointing(isDated); err != nil {
+		return nil, nil, err
+	}
+	built, err = pointing(isBuilt)
+	return dated, built, err
 }
+
+// datedForm is a dated tag after its version.
+var datedForm = regexp.MustCompile(`^[0-9]{8}(\.[0-9]+)?$`)
 
 // Signatures reads the image of a digest's signatures; nil when there are none.
 func Signatures(ctx context.Context, r Repository, digest v1.Hash) (v1.Image, error) {
@@ -134,12 +180,11 @@ type Release struct {
 	// Index is what is published, with the images that it holds (container.Index). What it lists besides is in the
 	// repository already, in the index that the first of Moving points at, and signed by Key.
 	Index      v1.ImageIndex
-	Image      v1.Image             // the one of Index that Disk tells of
-	Disk       string               // SHA-256 of the disk that was tested, hex; other images go by their labels
+	Disks      map[v1.Hash]string   // of images that Index holds: SHA-256 of the disk that was tested, hex; others go by their labels
 	Signatures map[v1.Hash]v1.Image // of Index and of the images that it holds (trust.Sign)
 	Key        *trust.Key           // that they are signed by
 	Moving     []string             // tags that point at Index afterwards, whatever they pointed at before; at least one
-	Fixed      string               // a tag that is made and never moved: TAG.1, TAG.2 and so on where it points at something else
+	Fixed      []string             // tags that are made and never moved: TAG.1, TAG.2 and so on where they point at something else
 	Shrink     bool                 // Index may lack images of the index that the first of Moving points at
 	Tested     bool                 // every image's label has to say that it was tested, also of those that Index only lists
 }
@@ -191,6 +236,28 @@ func Publish(ctx context.Context, r Repository, rel Release, scope *event.Scope)
 	defer unlock()
 	if err := p.current(ctx); err != nil {
 		return nil, err
+	}
+	return p.tag(ctx)
+}
+
+// Retag points tags at an index that the first of moving points at already and that was verified: what a publication that
+// was killed between two tags left undone. Errors are those of Publish; ErrOvertaken where that tag has moved meanwhile.
+func Retag(ctx context.Context, r Repository, digest v1.Hash, moving, fixed []string, scope *event.Scope) ([]string, error) {
+	p := &publication{Release: Release{Moving: moving, Fixed: fixed}, r: r, scope: scope, digest: digest}
+	if err := p.forms(); err != nil {
+		return nil, err
+	}
+	unlock, err := lock(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	d, err := r.Head(ctx, moving[0])
+	if err != nil {
+		return nil, err
+	}
+	if d.Digest != digest {
+		return nil, event.WithRemedy(fmt.Errorf("%s:%s points at %s now: %w", r, moving[0], d.Digest, ErrOvertaken), "run again")
 	}
 	return p.tag(ctx)
 }
@@ -252,21 +319,21 @@ func (p *publication) take() (err error) {
 		}
 		p.held[d.Digest] = e
 	}
-	if p.Image != nil {
-		digest, err := p.Image.Digest()
-		if err != nil {
-			return err
-		}
+	for digest, disk := range p.Disks {
 		e, ok := p.held[digest]
 		if !ok {
 			return fmt.Errorf("index %s does not hold the image %s", p.digest, digest)
 		}
-		if p.Disk != "" && !strings.EqualFold(e.disk, p.Disk) {
-			return fmt.Errorf("the image's label names the disk sha256:%s, and sha256:%s was tested", e.disk, p.Disk)
+		if !strings.EqualFold(e.disk, disk) {
+			return fmt.Errorf("the label of image %s names the disk sha256:%s, and sha256:%s was tested", digest, e.disk, disk)
 		}
 	}
-	for _, tag := range append([]string{p.Fixed}, p.Moving...) {
-		if tag != "" && !tagForm.MatchString(tag) {
+	return p.forms()
+}
+
+func (p *publication) forms() error {
+	for _, tag := range slices.Concat(p.Fixed, p.Moving) {
+		if !tagForm.MatchString(tag) {
 			return fmt.Errorf("%q is not a tag", tag)
 		}
 	}
@@ -483,12 +550,14 @@ func (p *publication) readBack(ctx context.Context) error {
 // tag points the tags at the index. Those that exist go first, because they can be moved back.
 func (p *publication) tag(ctx context.Context) ([]string, error) {
 	all := slices.Clone(p.Moving)
-	if p.Fixed != "" {
-		fixed, err := p.free(ctx)
+	for _, tag := range p.Fixed {
+		tag, err := p.free(ctx, tag)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, fixed)
+		if !slices.Contains(all, tag) {
+			all = append(all, tag)
+		}
 	}
 	old := map[string]v1.Hash{}
 	var existing, made []string
@@ -526,11 +595,11 @@ func (p *publication) tag(ctx context.Context) ([]string, error) {
 
 // free finds the fixed tag to use: the one asked for if it is free or points at the index already, else the first of
 // TAG.1, TAG.2 and so on that is.
-func (p *publication) free(ctx context.Context) (string, error) {
+func (p *publication) free(ctx context.Context, fixed string) (string, error) {
 	for n := range 1000 {
-		tag := p.Fixed
+		tag := fixed
 		if n > 0 {
-			tag = fmt.Sprintf("%s.%d", p.Fixed, n)
+			tag = fmt.Sprintf("%s.%d", fixed, n)
 		}
 		d, err := p.r.Head(ctx, tag)
 		if errors.Is(err, ErrNotFound) || err == nil && d.Digest == p.digest {
@@ -540,7 +609,7 @@ func (p *publication) free(ctx context.Context) (string, error) {
 			return "", err
 		}
 	}
-	return "", fmt.Errorf("a thousand tags %s.N exist", p.Fixed)
+	return "", fmt.Errorf("a thousand tags %s.N exist", fixed)
 }
 
 // back moves tags back after one of them could not be moved, and tells what came of it.
