@@ -250,6 +250,15 @@ func TestRegistryDown(t *testing.T) {
 	}
 }
 
+// A base image that cannot be had is said before the disk is made, not after.
+func TestBaseImageIsLookedForFirst(t *testing.T) {
+	u := newUser(t)
+	out, progress := u.want(1, "fetch: base image 127.0.0.1:1/none", "--batch", "--only", "debian:12/x86_64", "--base", "127.0.0.1:1/none", "--registry", "dir:"+filepath.Join(u.home, "images"))
+	if !strings.Contains(out, "what to do: check that 127.0.0.1:1 can be reached, name another with --base") || strings.Contains(progress, " customise ") {
+		t.Error(out, progress)
+	}
+}
+
 func TestPlanAsJSON(t *testing.T) {
 	u := newUser(t)
 	out, _ := u.want(0, "", "--batch", "--plan", "--only", "debian", "--output", "json", "--registry", "dir:"+filepath.Join(u.home, "images"))

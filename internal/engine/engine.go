@@ -61,6 +61,9 @@ type Engine struct {
 
 	keyMu  sync.Mutex
 	signer *trust.Signer
+
+	baseMu sync.Mutex
+	bases  map[catalog.Arch]base
 }
 
 // New makes an engine. Its error is a *NotStarted.
@@ -93,7 +96,7 @@ func New(cfg Config) (*Engine, error) {
 		return nil, &NotStarted{err}
 	}
 	client := fetch.NewClient()
-	e := &Engine{cfg: cfg, bus: event.NewBus(cfg.Now), cache: cache, registry: registry, limits: limits, client: client, fetcher: &fetch.Fetcher{Cache: cache, Client: client, Backoff: cfg.Backoff}}
+	e := &Engine{cfg: cfg, bases: map[catalog.Arch]base{}, bus: event.NewBus(cfg.Now), cache: cache, registry: registry, limits: limits, client: client, fetcher: &fetch.Fetcher{Cache: cache, Client: client, Backoff: cfg.Backoff}}
 	mirrored := fetch.NewClient()
 	mirrored.Transport = upstream.Through(e.mirrors(), mirrored.Transport)
 	e.images = &fetch.Fetcher{Cache: cache, Client: mirrored, Backoff: cfg.Backoff}

@@ -37,6 +37,7 @@ type job struct {
 	e      *Engine
 	target Target
 	force  bool
+	last   Stage // that is to be run
 
 	asking      *asking
 	publication *publication // with the other targets of the release
@@ -333,6 +334,11 @@ func (j *job) fetch(ctx context.Context, scope *event.Scope) (string, error) {
 		return "", err
 	}
 	j.unlock = unlock
+	if slices.Index(Stages, j.last) >= slices.Index(Stages, Pack) {
+		if _, _, err := j.base(ctx, scope); err != nil {
+			return "", err
+		}
+	}
 	if j.cached() {
 		return "", event.Skipf("a disk of this content (%s) is in the cache", short(j.key))
 	}
@@ -648,8 +654,29 @@ func imageSize(img v1.Image) (size int64, err error) {
 	return size, nil
 }
 
-// base finds the base image, or makes one from a package archive.
+// base is a base image, as it was found once for all images of an architecture.
+type base struct {
+	image v1.Image
+	name  string // how metadata names it; "" if it was not found yet
+}
+
+// base is the base image and its name. It is found before hours of work that would be in vain without it.
 func (j *job) base(ctx context.Context, scope *event.Scope) (v1.Image, string, error) {
+	j.e.baseMu.Lock()
+	defer j.e.baseMu.Unlock()
+	b := j.e.bases[j.target.Arch]
+	if b.name == "" {
+		var err error
+		if b.image, b.name, err = j.findBase(ctx, scope); err != nil {
+			return nil, "", err
+		}
+		j.e.bases[j.target.Arch] = b
+	}
+	return b.image, b.name, nil
+}
+
+// findBase finds the base image, or makes one from a package archive.
+func (j *job) findBase(ctx context.Context, scope *event.Scope) (v1.Image, string, error) {
 	if j.e.cfg.Base != "built" {
 		return container.Base(ctx, j.e.cfg.Base, j.target.Arch)
 	}

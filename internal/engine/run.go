@@ -203,7 +203,7 @@ func (t Target) able(last Stage) bool {
 }
 
 func (e *Engine) job(t Target, sel Selection, a *asking) *job {
-	return &job{e: e, target: t, force: sel.Force, asking: a, plan: Plan{Target: t.String(), Action: Fail, Licence: licence(t.Flavor), Origin: origin(t.Flavor)}, result: Result{Target: t.String(), Stages: []StageTime{}}}
+	return &job{e: e, target: t, force: sel.Force, last: cmp.Or(sel.Until, Publish), asking: a, plan: Plan{Target: t.String(), Action: Fail, Licence: licence(t.Flavor), Origin: origin(t.Flavor)}, result: Result{Target: t.String(), Stages: []StageTime{}}}
 }
 
 // upTo runs the stages after the one that was reached, up to one or to the last one. It returns whether the next may
