@@ -259,6 +259,26 @@ func TestBaseImageIsLookedForFirst(t *testing.T) {
 	}
 }
 
+// Nor is a disk made for a registry that does not let us in.
+func TestReadOnlyTokenIsNoticedFirst(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Method == http.MethodPost:
+			w.WriteHeader(http.StatusForbidden)
+			_, _ = io.WriteString(w, `{"errors":[{"code":"DENIED","message":"pull only"}]}`)
+		case r.URL.Path != "/v2/":
+			http.NotFound(w, r)
+		}
+	}))
+	defer s.Close()
+	u := newUser(t)
+	out, progress := u.want(1, "fetch: "+strings.TrimPrefix(s.URL, "http://")+"/kmi/debian does not let us in (403 Forbidden, DENIED: pull only)",
+		"--batch", "--only", "debian:12/x86_64", "--base", "scratch", "--registry", strings.TrimPrefix(s.URL, "http://")+"/kmi")
+	if !strings.Contains(out, "what to do: log in with an account that has the right") || strings.Contains(progress, " customise ") {
+		t.Error(out, progress)
+	}
+}
+
 func TestPlanAsJSON(t *testing.T) {
 	u := newUser(t)
 	out, _ := u.want(0, "", "--batch", "--plan", "--only", "debian", "--output", "json", "--registry", "dir:"+filepath.Join(u.home, "images"))

@@ -339,6 +339,11 @@ func (j *job) fetch(ctx context.Context, scope *event.Scope) (string, error) {
 			return "", err
 		}
 	}
+	if j.last == Publish {
+		if err := j.repo.Writable(ctx); err != nil {
+			return "", err
+		}
+	}
 	if j.cached() {
 		return "", event.Skipf("a disk of this content (%s) is in the cache", short(j.key))
 	}

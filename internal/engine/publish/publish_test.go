@@ -1564,6 +1564,11 @@ func TestDockerRegistry(t *testing.T) {
 					t.Fatal(err)
 				}
 				r := open(t, host+"/kmi", one)
+				if err := r.Writable(ctx); (err == nil) != good {
+					t.Errorf("%s, %s: writable: %v", path, password, err)
+				} else if err != nil {
+					tells(t, err, "does not let us in", "login")
+				}
 				if err := r.Push(ctx, img.Image, nil); (err == nil) != good {
 					t.Errorf("%s, %s: %v", path, password, err)
 				} else if err != nil {
@@ -1578,6 +1583,7 @@ func TestDockerRegistry(t *testing.T) {
 	t.Run("read-only", func(t *testing.T) {
 		r := open(t, realRegistry(t, t.TempDir(), "  maintenance: {readonly: {enabled: true}}")+"/kmi", one)
 		tells(t, r.Push(ctx, img.Image, nil), "cannot be written to (405", "read-only")
+		tells(t, r.Writable(ctx), "cannot be written to (405", "read-only")
 	})
 	t.Run("restart", func(t *testing.T) {
 		storage := t.TempDir()
