@@ -14,6 +14,7 @@ import (
 	"github.com/ContainerCraft/kmi-tui/internal/engine/command"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/disk"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/fetch"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/machine"
 )
 
 //go:embed chroot.sh
@@ -21,6 +22,9 @@ var chrootScript string
 
 // guestTime is how long the guest's own programs may take.
 const guestTime = 2 * time.Hour
+
+// guestMemory bounds the address space of each of them where this host runs them itself, bytes.
+const guestMemory = 16 << 30
 
 // chroot mounts the guest's file systems on this host and runs the script in them, confined.
 func (r *run) chroot(ctx context.Context) error {
@@ -79,9 +83,13 @@ func (r *run) chroot(ctx context.Context) error {
 			return err
 		}
 	}
+	memory := int64(guestMemory)
+	if r.Arch != machine.Host() {
+		memory = 0 // an emulator's address space is not the program's
+	}
 	isolated := func(phase string) error {
 		return command.Run(ctx, command.Command{Name: "sh", Args: []string{"-eu", "chroot.sh", phase}, Dir: r.Dir, Isolated: true, Network: ns,
-			MaxFile: disk.MaxVirtualSize, MaxTime: guestTime, Each: r.line}, r.scope)
+			MaxFile: disk.MaxVirtualSize, MaxMemory: memory, MaxTime: guestTime, Each: r.line}, r.scope)
 	}
 	needed := map[string]string{"xfs": "xfs_growfs", "btrfs": "btrfs"}[r.root.FS]
 	if needed != "" && r.grow {
