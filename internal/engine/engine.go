@@ -59,6 +59,8 @@ type Engine struct {
 	logs     string
 	host     customise.Host
 
+	knownMu sync.Mutex
+
 	keyMu  sync.Mutex
 	signer *trust.Signer
 

@@ -67,6 +67,7 @@ type job struct {
 	reached  Stage
 
 	result Result
+	ends   map[Stage]StageKnown // how its stages ended
 }
 
 // way is the way of an image. A stage returns what it came to in a few words, or an *event.Skip.

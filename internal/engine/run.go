@@ -29,15 +29,20 @@ func (e *Engine) Look(ctx context.Context, each func(Plan)) error {
 	return err
 }
 
-func (e *Engine) plans(ctx context.Context, sel Selection, bus *event.Bus, each func(Plan)) ([]Plan, error) {
+func (e *Engine) plans(ctx context.Context, sel Selection, bus *event.Bus, each func(Plan)) (list []Plan, err error) {
 	flavors, selectors, err := e.chosen(sel, true)
 	if err != nil {
 		return nil, err
 	}
+	seen := e.notes(sel)
+	defer func() { seen.keep(err == nil && ctx.Err() == nil) }()
 	var mu sync.Mutex
-	told := func(p Plan) Plan {
+	told := func(p Plan, ends map[Stage]StageKnown) Plan {
 		mu.Lock()
 		defer mu.Unlock()
+		if p.Action != Fail || ctx.Err() == nil { // what was broken off is no answer
+			seen.plan(p, ends)
+		}
 		each(p)
 		return p
 	}
@@ -54,7 +59,7 @@ func (e *Engine) plans(ctx context.Context, sel Selection, bus *event.Bus, each 
 			}()
 		}
 		for _, o := range others {
-			list = append(list, told(o))
+			list = append(list, told(o, nil))
 		}
 		wg.Wait()
 		plans[i] = list
@@ -65,8 +70,8 @@ func (e *Engine) plans(ctx context.Context, sel Selection, bus *event.Bus, each 
 	return slices.Concat(plans...), err
 }
 
-// plan decides about one target.
-func (e *Engine) plan(ctx context.Context, a *asking, t Target, sel Selection) Plan {
+// plan decides about one target, and says how that ended.
+func (e *Engine) plan(ctx context.Context, a *asking, t Target, sel Selection) (Plan, map[Stage]StageKnown) {
 	j := e.job(t, sel, a)
 	j.step(ctx, 0)
 	p := &j.plan
@@ -78,13 +83,15 @@ func (e *Engine) plan(ctx context.Context, a *asking, t Target, sel Selection) P
 	case p.Action == Build && len(sel.Only) == 0 && len(sel.Levels) == 0 && t.Flavor.Level == catalog.Planned:
 		p.Action, p.Reason = None, "planned: built when it is named with --only, or with --level planned"
 	}
-	return *p
+	return *p, j.ends
 }
 
 // Run takes the selected targets along the way of an image. A target that fails does not stop the others. The summary
 // has every target; the error is a *NotStarted, or nil.
 func (e *Engine) Run(ctx context.Context, sel Selection) (Summary, error) {
 	began := e.cfg.Now()
+	rec := e.recorder()
+	defer rec.close()
 	last := cmp.Or(sel.Until, Publish)
 	flavors, _, err := e.chosen(sel, false)
 	if err != nil {
@@ -130,6 +137,7 @@ func (e *Engine) Run(ctx context.Context, sel Selection) (Summary, error) {
 		}
 	}
 	e.pruneLogs()
+	rec.begin(sel, targets)
 	results := make([]Result, len(targets))
 	jobs := make([]*job, len(targets))
 	publications := map[string]*publication{}
@@ -177,6 +185,7 @@ func (e *Engine) Run(ctx context.Context, sel Selection) (Summary, error) {
 			j.result.Seconds = e.cfg.Now().Sub(began).Seconds()
 			e.bus.Publish(event.Event{Target: t.String(), Kind: j.result.State, Reason: j.result.Reason, Error: j.result.Error, Remedy: j.result.Remedy, Seconds: j.result.Seconds})
 			results[i] = j.result
+			j.learned()
 		}()
 	}
 	wg.Wait()
@@ -194,6 +203,7 @@ func (e *Engine) Run(ctx context.Context, sel Selection) (Summary, error) {
 		end.Kind, end.Reason, end.Error = event.Failed, "", fmt.Sprintf("%d of %d targets failed", n, len(s.Results))
 	}
 	e.bus.Publish(end)
+	rec.end(s)
 	return s, nil
 }
 
@@ -203,7 +213,7 @@ func (t Target) able(last Stage) bool {
 }
 
 func (e *Engine) job(t Target, sel Selection, a *asking) *job {
-	return &job{e: e, target: t, force: sel.Force, last: cmp.Or(sel.Until, Publish), asking: a, plan: Plan{Target: t.String(), Action: Fail, Licence: licence(t.Flavor), Origin: origin(t.Flavor)}, result: Result{Target: t.String(), Stages: []StageTime{}}}
+	return &job{e: e, target: t, force: sel.Force, last: cmp.Or(sel.Until, Publish), asking: a, plan: Plan{Target: t.String(), Action: Fail, Licence: licence(t.Flavor), Origin: origin(t.Flavor)}, result: Result{Target: t.String(), Stages: []StageTime{}}, ends: map[Stage]StageKnown{}}
 }
 
 // upTo runs the stages after the one that was reached, up to one or to the last one. It returns whether the next may
@@ -235,6 +245,9 @@ func (j *job) step(ctx context.Context, i int) bool {
 	e := scope.End(reason, err)
 	j.result.Stages = append(j.result.Stages, StageTime{Stage: w.stage, State: e.Kind, Reason: e.Reason, Seconds: e.Seconds, Log: e.LogFile})
 	j.reached = w.stage
+	if e.Kind != event.Failed || ctx.Err() == nil { // what was cancelled says nothing about the target
+		j.ends[w.stage] = StageKnown{State: e.Kind, Reason: e.Reason, Error: e.Error, At: j.e.cfg.Now().UTC(), Seconds: e.Seconds}
+	}
 	if e.Kind == event.Failed {
 		j.result.State, j.result.Error, j.result.Remedy = event.Failed, string(w.stage)+": "+e.Error, e.Remedy
 	}

@@ -48,10 +48,10 @@ func (t Target) String() string {
 
 // Selection says what a run is about.
 type Selection struct {
-	Only   []string        // selectors: globs over FLAVOR, FLAVOR:RELEASE or FLAVOR:RELEASE/ARCH; empty: all
-	Levels []catalog.Level // empty: every level but planned, unless Only names the flavor
-	Until  Stage           // the last stage to run; "" means Publish
-	Force  bool            // do it even where nothing has changed
+	Only   []string        `json:"only,omitempty"`   // selectors: globs over FLAVOR, FLAVOR:RELEASE or FLAVOR:RELEASE/ARCH; empty: all
+	Levels []catalog.Level `json:"levels,omitempty"` // empty: every level but planned, unless Only names the flavor
+	Until  Stage           `json:"until,omitempty"`  // the last stage to run; "" means Publish
+	Force  bool            `json:"force,omitempty"`  // do it even where nothing has changed
 }
 
 // Action is what a run would do with a target.

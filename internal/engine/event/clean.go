@@ -15,6 +15,9 @@ const MaxLine = 4096
 // spaces, CI workflow commands lose their meaning, and what is too long is cut with a word that says so. Of a line that
 // a terminal would overwrite (carriage returns) the last version stays.
 func Clean(line string) string {
+	if plain(line) {
+		return line
+	}
 	line = strings.TrimRight(line, "\r\n")
 	if i := strings.LastIndexByte(line, '\r'); i >= 0 {
 		line = line[i+1:]
@@ -59,6 +62,54 @@ func Clean(line string) string {
 		s += fmt.Sprintf(" … (%d bytes more)", cut)
 	}
 	return s
+}
+
+// plain reports whether a line is harmless as it is, as most are: printable ASCII without the beginnings of commands.
+func plain(line string) bool {
+	if len(line) > MaxLine {
+		return false
+	}
+	for i := 0; i < len(line); i++ {
+		if c := line[i]; c < 0x20 || c > 0x7e || c == ':' && i+1 < len(line) && line[i+1] == ':' || c == '#' && i+2 < len(line) && line[i+1] == '#' && line[i+2] == '[' {
+			return false
+		}
+	}
+	return true
+}
+
+// Clean returns the event with all its texts made harmless: for events that come from outside, such as a file.
+func (e Event) Clean() Event {
+	e.Target, e.Stage, e.Unit, e.LogFile = Clean(e.Target), Clean(e.Stage), Clean(e.Unit), Clean(e.LogFile)
+	e.Line, e.Reason, e.Error, e.Remedy = CleanLong(e.Line), CleanLong(e.Reason), CleanText(e.Error), CleanLong(e.Remedy)
+	return e
+}
+
+// CleanLong cleans a line that may have been cleaned before: such a line is longer than MaxLine where its characters were
+// spelled out or it was cut with a word that says so. A harmless line up to eight times MaxLine stays as it is.
+func CleanLong(line string) string {
+	if len(line) <= MaxLine || len(line) > 8*MaxLine {
+		return Clean(line)
+	}
+	var b strings.Builder
+	for len(line) > MaxLine {
+		n := MaxLine
+		for n > MaxLine-utf8.UTFMax && !utf8.RuneStart(line[n]) {
+			n--
+		}
+		b.WriteString(Clean(line[:n]))
+		line = line[n:]
+	}
+	b.WriteString(Clean(line))
+	return b.String()
+}
+
+// CleanText cleans a text of several lines.
+func CleanText(text string) string {
+	lines := strings.Split(text, "\n")
+	for i := range lines {
+		lines[i] = CleanLong(lines[i])
+	}
+	return strings.Join(lines, "\n")
 }
 
 // escape returns the length of the escape sequence that s begins with: CSI up to its final byte, the string forms (OSC,

@@ -23,6 +23,7 @@ const (
 	KindDisk     = "disk"     // a finished disk
 	KindDownload = "download" // the part of a file that can go on
 	KindLog      = "log"      // the logs of a run
+	KindRun      = "run"      // the recording of a run
 	KindUpstream = "upstream" // what upstream answered
 	KindWork     = "work"     // what a run is working on
 	KindRecord   = "record"   // what the cache remembers; never pruned by itself
@@ -179,6 +180,9 @@ func (c *Cache) List() ([]Entry, error) {
 	for _, p := range c.glob("logs/*") {
 		add(Entry{Kind: KindLog, Of: "run " + filepath.Base(p)}, p)
 	}
+	for _, p := range c.glob("runs/*.ndjson") {
+		add(Entry{Kind: KindRun, Of: "recording " + strings.TrimSuffix(filepath.Base(p), ".ndjson")}, p)
+	}
 	for _, p := range c.glob("upstream/*") {
 		add(Entry{Kind: KindUpstream, Of: filepath.Base(p), lock: "upstream-" + filepath.Base(p)}, p)
 	}
@@ -191,7 +195,7 @@ func (c *Cache) List() ([]Entry, error) {
 		add(Entry{Kind: KindRecord, Of: filepath.Base(p)}, p)
 	}
 	since := c.since()
-	order := []string{KindBlob, KindDisk, KindDownload, KindLog, KindUpstream, KindWork, KindRecord}
+	order := []string{KindBlob, KindDisk, KindDownload, KindLog, KindRun, KindUpstream, KindWork, KindRecord}
 	for i := range list {
 		list[i].Busy = list[i].Busy || !list[i].Used.Before(since) || c.locked(list[i].lock)
 	}
