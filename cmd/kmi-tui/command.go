@@ -80,13 +80,13 @@ environment: nothing was started.`,
 	p.IntVar(&o.jobs, "jobs", 0, "targets worked on at once (default: half the processors)")
 	p.BoolVar(&o.insecure, "insecure", false, "allow plain http to a registry that is not on loopback")
 	p.StringVarP(&o.output, "output", "o", "text", "`FORM` of results: text, json (chart: also markdown)")
-	root.AddCommand(o.chartCommand(), o.checkCommand(), o.doctorCommand(), o.verifyCommand(), o.cacheCommand())
+	root.AddCommand(o.chartCommand(), o.checkCommand(), o.doctorCommand(), o.verifyCommand(), o.cacheCommand(), o.replayCommand())
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root
 }
 
 // later are words of the design that have no command yet.
-var later = map[string]bool{"promote": true, "tryme": true, "replay": true}
+var later = map[string]bool{"promote": true, "tryme": true}
 
 // fromEnvironment sets flags that were not given from KMI_NAME.
 func fromEnvironment(flags *pflag.FlagSet) (err error) {

@@ -36,8 +36,10 @@ const (
 )
 
 // recordings are the recordings in the cache, the newest first.
-func (e *Engine) recordings() ([]os.DirEntry, error) {
-	entries, err := os.ReadDir(e.cache.Path("runs"))
+func (e *Engine) recordings() ([]os.DirEntry, error) { return recordingsIn(e.cache.Dir()) }
+
+func recordingsIn(cache string) ([]os.DirEntry, error) {
+	entries, err := os.ReadDir(filepath.Join(cache, "runs"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -55,16 +57,17 @@ func compareRecordings(a, b string) int {
 	return slices.CompareFunc(x, y, func(a, b string) int { return cmp.Or(len(a)-len(b), strings.Compare(a, b)) })
 }
 
-// LastRecording is the file of the newest run.
-func (e *Engine) LastRecording() (string, error) {
-	list, err := e.recordings()
+// LastRecording is the file of the newest run that is recorded in a cache.
+func LastRecording(cache string) (string, error) {
+	list, err := recordingsIn(cache)
+	dir := filepath.Join(cache, "runs")
 	if err == nil && len(list) == 0 {
-		err = event.WithRemedy(fmt.Errorf("nothing is recorded in %s", e.cache.Path("runs")), "every run is recorded there; name another cache with --cache, or a file")
+		err = event.WithRemedy(fmt.Errorf("nothing is recorded in %s", dir), "every run is recorded there; name another cache with --cache, or a file")
 	}
 	if err != nil {
 		return "", err
 	}
-	return e.cache.Path("runs", list[0].Name()), nil
+	return filepath.Join(dir, list[0].Name()), nil
 }
 
 // History lists the runs that were recorded in the last weeks (0: all), the newest first. It reads no more than the first

@@ -98,7 +98,7 @@ func TestRunsAreRecorded(t *testing.T) {
 			t.Errorf("%d: %+v, results should be %s", i, past[i], want)
 		}
 	}
-	if last, err := e.LastRecording(); err != nil || last != past[0].File || filepath.Base(last) != past[0].ID+".ndjson" {
+	if last, err := LastRecording(e.cache.Dir()); err != nil || last != past[0].File || filepath.Base(last) != past[0].ID+".ndjson" {
 		t.Errorf("last is %s: %v", last, err)
 	}
 	all := lines(t, past[1].File)
@@ -183,7 +183,7 @@ func recordAll(t testing.TB, e *Engine, tell func()) string {
 	tell()
 	r.end(Summary{Results: []Result{}})
 	r.close()
-	last, err := e.LastRecording()
+	last, err := LastRecording(e.cache.Dir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,7 +235,7 @@ func TestKilledRunsAreReadable(t *testing.T) {
 	e.bus.Publish(Event{Target: "a:2/x86_64", Stage: "fetch", Kind: event.Log, Line: "the last words"})
 	deadline := time.Now().Add(10 * time.Second)
 	for {
-		path, err := e.LastRecording()
+		path, err := LastRecording(e.cache.Dir())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -182,8 +182,8 @@ func (r *Replay) Destination() string {
 	return r.rec.Header.Destination
 }
 
-// Logs says where the raw logs of the recorded run are; without one that has ended a stage, "".
-func (r *Replay) Logs() string { return "" }
+// Logs says where the raw logs of the recorded run are, where no stage has said it yet.
+func (r *Replay) Logs() string { return "not in the recording" }
 
 // Close ends the subscriptions.
 func (r *Replay) Close() { r.bus.Close() }
@@ -295,11 +295,14 @@ func (r *Replay) failure() int {
 	return slices.IndexFunc(r.rec.Events, func(e Event) bool { return e.Kind == event.Failed })
 }
 
-// ToFailure goes to the first failure, back if it is behind, and pauses there.
-func (r *Replay) ToFailure() {
-	if i := r.failure(); i >= 0 {
-		r.change(func() { r.goTo(i + 1); r.paused = true })
+// ToFailure goes to the first failure, back if it is behind, and pauses there. It returns the target that failed.
+func (r *Replay) ToFailure() (target string) {
+	i := r.failure()
+	if i < 0 {
+		return ""
 	}
+	r.change(func() { r.goTo(i + 1); r.paused = true })
+	return r.rec.Events[i].Target
 }
 
 // Restart begins anew.

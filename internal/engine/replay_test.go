@@ -44,7 +44,7 @@ func everything(t testing.TB, r *Replay) (list []Event) {
 func TestReplayShowsTheRun(t *testing.T) {
 	e := fetching(t)
 	s, _ := fetchRun(t, e, "*")
-	last := must(e.LastRecording())
+	last := must(LastRecording(e.cache.Dir()))
 	r, err := OpenReplay(last)
 	if err != nil {
 		t.Fatal(err)

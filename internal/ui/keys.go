@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	tea "github.com/charmbracelet/bubbletea"
+
+	"github.com/ContainerCraft/kmi-tui/internal/engine"
 )
 
 // scope is where an action can be meant: screens, and what is in front of them.
@@ -59,6 +61,12 @@ func bindings() []action {
 	}
 	return []action{
 		// Footers show what comes first as long as there is room.
+		{"pause", []string{"P"}, "pause", "of a replay: stop its clock, or let it go on", screens, true, (*model).whyNoReplay, replaying((*engine.Replay).Pause)},
+		{"slower", []string{"-"}, "slower", "of a replay: half as fast", screens, true, (*model).whyNoReplay, replaying((*engine.Replay).Slower)},
+		{"faster", []string{"+"}, "faster", "of a replay: twice as fast", screens, true, (*model).whyNoReplay, replaying((*engine.Replay).Faster)},
+		{"to first failure", []string{"!"}, "failure", "of a replay: to the first failure, and pause there", screens, true, (*model).whyNoFailure, (*model).toFailure},
+		{"to the end", []string{"E"}, "end", "of a replay: everything that is left, at once", screens, true, (*model).whyNoReplay, replaying((*engine.Replay).ToEnd)},
+		{"restart", []string{"R"}, "restart", "of a replay: from its beginning", screens, true, (*model).whyNoReplay, replaying((*engine.Replay).Restart)},
 		{"select", []string{" "}, "select", "select the row or target; again: unselect it", onChart, false, (*model).whyNotSelect, (*model).toggle},
 		{"plan", []string{"p"}, "plan", "what a run would do, and why; changes nothing", onChart | onDetails | onPlan, false, (*model).whyNotPlan, (*model).startPlan},
 		{"look", []string{"u"}, "upstreams", "what is newest upstream and what is published, of every row", onChart | onDetails, false, (*model).whyNotLook, (*model).startLook},

@@ -37,6 +37,9 @@ type (
 func (m *model) looking() bool { return m.look != nil && m.look.ended.IsZero() }
 
 func (m *model) whyNotLook() string {
+	if m.replay != nil {
+		return m.whyRecorded()
+	}
 	if m.looking() {
 		return "they are being asked"
 	}

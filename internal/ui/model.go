@@ -77,9 +77,10 @@ type model struct {
 
 	stack    []screen
 	chart    *chart
-	board    *board    // the run that is under way, or the last one
-	look     *looking  // the look at upstreams that is under way, or the last one
-	plan     *planning // the plan that is being made, or the last one
+	board    *board         // the run that is under way, or the last one
+	look     *looking       // the look at upstreams that is under way, or the last one
+	replay   *engine.Replay // the recording that is shown; nil: none is
+	plan     *planning      // the plan that is being made, or the last one
 	help     help
 	dialog   *dialog
 	input    *input
@@ -116,10 +117,17 @@ func newModel(e Engine, colour bool, now func() time.Time) *model {
 		m.say(bad, err.Error())
 	}
 	m.chart = newChart(e.Catalog(), targets)
+	if r, ok := e.(*engine.Replay); ok {
+		m.openReplay(r)
+		m.push(runScreen)
+	}
 	return m
 }
 
 func (m *model) Init() tea.Cmd {
+	if m.replay != nil {
+		return tea.Batch(m.listen, m.wind())
+	}
 	if m.looks {
 		return tea.Batch(m.listen, m.startLook())
 	}
@@ -218,6 +226,7 @@ func (m *model) wind() tea.Cmd {
 // apply takes in one event.
 func (m *model) apply(e event.Event) {
 	switch {
+	case m.replay != nil && m.replayed(e):
 	case e.Target == "" && e.Kind == event.Log:
 		m.messages.buf.push(e.Time, said, clean(e.Line))
 		if m.top() != messagesScreen {
@@ -578,6 +587,8 @@ func (m *model) zoomSummary() tea.Cmd {
 
 func (m *model) whyNotBuild() string {
 	switch {
+	case m.replay != nil:
+		return m.whyRecorded()
 	case m.working():
 		return "a run is under way: r shows it"
 	case m.planning():
@@ -694,6 +705,8 @@ func (m *model) showRun() tea.Cmd {
 
 func (m *model) whyNotCancel() string {
 	switch {
+	case m.replay != nil:
+		return m.whyRecorded()
 	case !m.working():
 		return "nothing is running"
 	case m.board.cancelled:
@@ -725,7 +738,7 @@ func (m *model) cancel() {
 // Leaving.
 
 func (m *model) quit() tea.Cmd {
-	if !m.working() {
+	if !m.working() || m.replay != nil {
 		return m.stop(errors.New("the console was left"))
 	}
 	text := "The run is cancelled first, and the console closes when its programs have ended. Finished stages and downloads are kept."
@@ -735,7 +748,7 @@ func (m *model) quit() tea.Cmd {
 }
 
 func (m *model) interrupt() tea.Cmd {
-	if m.working() && !m.board.cancelled {
+	if m.working() && !m.board.cancelled && m.replay == nil {
 		return m.askCancel()
 	}
 	return m.quit()
@@ -755,7 +768,7 @@ func (m *model) stop(cause error) tea.Cmd {
 }
 
 func (m *model) leaveIfIdle() tea.Cmd {
-	if m.stopping && !m.working() && !m.planning() {
+	if m.stopping && (!m.working() || m.replay != nil) && !m.planning() {
 		return tea.Quit
 	}
 	return nil

@@ -21,6 +21,8 @@ type script struct {
 	destination string
 	run         func(ctx context.Context, s *script, targets []string) (engine.Summary, error)
 	plan        func(ctx context.Context, s *script, targets []string) ([]engine.Plan, error)
+	known       map[string]engine.Known
+	past        []engine.PastRun
 
 	mu   sync.Mutex
 	ran  []engine.Selection // what Run was called with
@@ -75,10 +77,12 @@ func chart19() *catalog.Catalog {
 	return c
 }
 
-func (s *script) Catalog() *catalog.Catalog       { return s.catalog }
-func (s *script) Subscribe() *engine.Subscription { return s.bus.Subscribe() }
-func (s *script) Destination() string             { return s.destination }
-func (s *script) Logs() string                    { return "/cache/logs/20261123T100000-1" }
+func (s *script) Catalog() *catalog.Catalog               { return s.catalog }
+func (s *script) Subscribe() *engine.Subscription         { return s.bus.Subscribe() }
+func (s *script) Destination() string                     { return s.destination }
+func (s *script) Known() (map[string]engine.Known, error) { return s.known, nil }
+func (s *script) History(int) ([]engine.PastRun, error)   { return s.past, nil }
+func (s *script) Logs() string                            { return "/cache/logs/20261123T100000-1" }
 
 func (s *script) Targets(sel engine.Selection) (list []engine.Target, err error) {
 	for i := range s.catalog.Flavors {

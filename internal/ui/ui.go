@@ -20,6 +20,7 @@ import (
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 	_ "github.com/ContainerCraft/kmi-tui/internal/ui/background" // before bubbletea
 )
 
@@ -39,9 +40,22 @@ type Engine interface {
 	Destination() string
 	// Logs is the folder of this process's raw logs.
 	Logs() string
+	// Known is what earlier plans and runs found out, by target. What cannot be read is missing, and the error says why.
+	Known() (map[string]engine.Known, error)
+	// History lists the recorded runs of the last weeks (0: all), the newest first. The list is good even with an error.
+	History(weeks int) ([]engine.PastRun, error)
 }
 
-var _ Engine = (*engine.Engine)(nil)
+var (
+	_ Engine = (*engine.Engine)(nil)
+	_ Engine = (*engine.Replay)(nil)
+)
+
+// source is where events come from.
+type source interface {
+	Next(context.Context) ([]event.Event, bool)
+	Poll() ([]event.Event, bool)
+}
 
 // Options say how the console meets its user.
 type Options struct {
@@ -66,6 +80,11 @@ func Run(ctx context.Context, e Engine, o Options) error {
 	defer stopEvents()
 	sub := e.Subscribe()
 	defer sub.Close()
+	var from source = sub
+	replay, ok := e.(*engine.Replay)
+	if ok { // its events come at its own pace, and so does the time
+		from, o.Now = replay, replay.Now
+	}
 	w := &work{}
 	out := newOutput(o.Out)
 
@@ -75,7 +94,7 @@ func Run(ctx context.Context, e Engine, o Options) error {
 		return w.start(ctx, do, crashed)
 	}
 	m.copy = out.copy
-	m.listen = listen(events, sub)
+	m.listen = listen(events, from)
 
 	// Bubbletea's own handler of signals would end the console and leave its children behind; its frame rate is a
 	// ceiling, a frame is drawn only after something has changed.
@@ -114,7 +133,7 @@ func Restore() {
 }
 
 // listen returns the command that waits for events and delivers all there are, at most once a frame.
-func listen(ctx context.Context, sub *engine.Subscription) tea.Cmd {
+func listen(ctx context.Context, sub source) tea.Cmd {
 	var last time.Time
 	return func() tea.Msg {
 		events, ok := sub.Next(ctx)

@@ -116,6 +116,13 @@ func (m *model) header(w int) string {
 	st := m.st
 	title, where := m.title(), clean(m.engine.Destination())
 	name := clean(m.engine.Catalog().Project.Name)
+	if m.replay != nil {
+		right := m.replayLine(w - width(title) - 14)
+		if width(name)+width(title)+width(right)+7 > w {
+			name = "kmi-tui"
+		}
+		return ends(" "+st.title.of(name)+st.dim.of(" › ")+title, st.warn.of(right)+" ", w)
+	}
 	right := "publishes to " + where
 	for _, less := range []func(){func() { name = "kmi-tui" }, func() { right = where }, func() { right = "" }} {
 		if name == "" || width(name)+width(title)+width(right)+7 > w {

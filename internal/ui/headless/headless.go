@@ -58,6 +58,22 @@ func SummaryJSON(w io.Writer, s engine.Summary, now time.Time) error {
 	}{now, "summary", s})
 }
 
+// ReplayJSON writes a recording as JSON and SummaryJSON did.
+func ReplayJSON(w io.Writer, r *engine.Recording) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	for _, e := range r.Events {
+		if err := enc.Encode(e); err != nil {
+			return err
+		}
+	}
+	s, err := r.Result()
+	if err != nil {
+		return nil // it ends where the run was killed
+	}
+	return SummaryJSON(w, s, r.Ended)
+}
+
 // PlanJSON writes one object a target.
 func PlanJSON(w io.Writer, plans []engine.Plan) error {
 	enc := json.NewEncoder(w)

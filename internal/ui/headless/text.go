@@ -81,6 +81,53 @@ func Text(ctx context.Context, sub *engine.Subscription, o Options) error {
 	}
 }
 
+// Replay shows recorded events at once as Text did while they happened: the times are those of the run.
+func Replay(events []event.Event, o Options) error {
+	t := &text{Options: o}
+	t.Live = false
+	if len(events) == 0 {
+		return nil
+	}
+	now := events[0].Time.Local()
+	t.Now = func() time.Time { return now }
+	next := now.Add(frame)
+	for _, e := range events {
+		at := e.Time.Local()
+		for len(t.active) > 0 && next.Before(at) {
+			now = next
+			t.beat()
+			next = t.nextBeat()
+		}
+		if at.After(now) {
+			now = at
+		}
+		if len(t.active) == 0 || next.Before(now) {
+			next = now.Add(frame)
+		}
+		t.event(e)
+		if t.buf.Len() > 64<<10 {
+			if err := t.flush(); err != nil {
+				return err
+			}
+		}
+	}
+	return t.flush()
+}
+
+// nextBeat is when beat has something to say again at the earliest.
+func (t *text) nextBeat() time.Time {
+	next := t.Now().Add(heartbeat)
+	for _, a := range t.active {
+		if !a.told {
+			return t.Now().Add(frame)
+		}
+		if at := a.said.Add(heartbeat); at.Before(next) {
+			next = at
+		}
+	}
+	return next
+}
+
 func (t *text) flush() error {
 	_, err := t.Progress.Write(t.buf.Bytes())
 	t.buf.Reset()
