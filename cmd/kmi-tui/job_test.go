@@ -564,7 +564,7 @@ func stalling(t *testing.T, host, stage string) (address string, reached chan st
 	director := proxy.Director
 	proxy.Director = func(r *http.Request) { original := r.Host; director(r); r.Host = original }
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		stall := stage == "publish" && r.Method != http.MethodGet && r.Method != http.MethodHead ||
+		stall := stage == "publish" && (r.Method == http.MethodPatch || r.Method == http.MethodPut) ||
 			stage == "sign" && strings.Contains(r.URL.Path, "/manifests/sha256-")
 		if stall {
 			reached <- struct{}{}

@@ -276,8 +276,7 @@ func (v *validator) flavor(p place, f *Flavor) {
 			item.say("%s is there twice: write it once", quote(string(a)))
 		}
 	}
-	p.in("instancetype").names(f.Instancetype, "u1.medium")
-	p.in("preference").names(f.Preference, "linux.efi")
+	p.machines(f)
 	if f.User != "" {
 		p.in("user").form(f.User, userForm, "a login name of lower-case letters, digits, _ and -")
 	}
