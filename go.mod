@@ -24,6 +24,7 @@ require (
 	github.com/itchyny/gojq v0.12.18
 	github.com/jedisct1/go-minisign v0.0.0-20230811132847-661be99b8267
 	github.com/klauspost/compress v1.19.2
+	github.com/klauspost/pgzip v1.2.6
 	github.com/lima-vm/go-qcow2reader v0.6.0
 	github.com/maruel/natural v1.3.0
 	github.com/mattn/go-runewidth v0.0.19

@@ -24,7 +24,7 @@ import (
 type options struct {
 	batch, plan, force, verbose, insecure bool
 	only, level, mirror                   []string
-	until, registry, key, base            string
+	until, registry, key, base, layer     string
 	cache, catalog, output                string
 	jobs                                  int
 }
@@ -74,6 +74,7 @@ environment: nothing was started.`,
 	p.StringVar(&o.registry, "registry", "", "where images are published: `HOST/PATH`, or dir:PATH for an OCI layout on disk")
 	p.StringVar(&o.key, "key", "", "`FILE` of the cosign key that signs, or its public key for verify (default: a pair in the user's configuration folder)")
 	p.StringVar(&o.base, "base", "", "base image: `REF`, dir:PATH, scratch, or built (made from a package archive)")
+	p.StringVar(&o.layer, "layer", "", "compress the disk's layer: `FORM` none, gzip or zstd (default: the catalogue's)")
 	p.StringArrayVar(&o.mirror, "mirror", nil, "`FROM=TO`: rewrite a prefix of upstream URLs (may be repeated)")
 	p.StringVar(&o.cache, "cache", "", "the cache `DIR` (default: kmi-tui in the user's cache folder)")
 	p.BoolVarP(&o.verbose, "verbose", "v", false, "print every log line")
@@ -134,7 +135,7 @@ func (o *options) engine() (*engine.Engine, error) {
 	if err != nil {
 		return nil, &engine.NotStarted{Err: err}
 	}
-	cfg := engine.Config{Catalog: c, Cache: o.cache, Registry: o.registry, Base: o.base, Jobs: o.jobs, Key: o.key, Insecure: o.insecure, Version: programVersion(),
+	cfg := engine.Config{Catalog: c, Cache: o.cache, Registry: o.registry, Base: o.base, Layer: o.layer, Jobs: o.jobs, Key: o.key, Insecure: o.insecure, Version: programVersion(),
 		KeyPEM: []byte(os.Getenv("COSIGN_PRIVATE_KEY")), Password: []byte(os.Getenv("COSIGN_PASSWORD"))}
 	if o.key != "" {
 		cfg.KeyPEM = nil // the flag wins over the environment

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/container"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/customise"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/fetch"
@@ -30,6 +31,7 @@ type Config struct {
 	Cache    string // folder; made if need be
 	Registry string // HOST/PATH or dir:PATH; "" means the catalogue's
 	Base     string // see container.ResolveBase, or "built"; "" means the catalogue's
+	Layer    string // how the disk's layer is compressed: none, gzip, zstd; "" means the catalogue's
 	Mirrors  []upstream.Mirror
 	Jobs     int // targets worked on at once after they are resolved; 0 means half the processors
 
@@ -53,6 +55,7 @@ type Engine struct {
 	cache    *fetch.Cache
 	registry publish.Registry
 	limits   publish.Limits // of registry
+	form     container.Form // of the disk's layer
 	fetcher  *fetch.Fetcher // of packages, whose addresses are rewritten by mirrors already
 	images   *fetch.Fetcher // of upstream's own addresses
 	client   *http.Client
@@ -79,6 +82,13 @@ func New(cfg Config) (*Engine, error) {
 	if cfg.Base == "" {
 		cfg.Base = cfg.Catalog.Base.Image
 	}
+	if cfg.Layer == "" {
+		cfg.Layer = cfg.Catalog.Project.Layer
+	}
+	form, err := container.ParseForm(cfg.Layer)
+	if err != nil {
+		return nil, &NotStarted{err}
+	}
 	if cfg.Ring == nil {
 		cfg.Ring = integrity.Pinned()
 	}
@@ -98,7 +108,7 @@ func New(cfg Config) (*Engine, error) {
 		return nil, &NotStarted{err}
 	}
 	client := fetch.NewClient()
-	e := &Engine{cfg: cfg, bases: map[catalog.Arch]base{}, bus: event.NewBus(cfg.Now), cache: cache, registry: registry, limits: limits, client: client, fetcher: &fetch.Fetcher{Cache: cache, Client: client, Backoff: cfg.Backoff}}
+	e := &Engine{cfg: cfg, bases: map[catalog.Arch]base{}, bus: event.NewBus(cfg.Now), cache: cache, registry: registry, limits: limits, form: form, client: client, fetcher: &fetch.Fetcher{Cache: cache, Client: client, Backoff: cfg.Backoff}}
 	mirrored := fetch.NewClient()
 	mirrored.Transport = upstream.Through(e.mirrors(), mirrored.Transport)
 	e.images = &fetch.Fetcher{Cache: cache, Client: mirrored, Backoff: cfg.Backoff}

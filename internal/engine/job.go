@@ -64,6 +64,7 @@ type job struct {
 	digest   v1.Hash
 	tested   string
 	unlock   func()
+	packed   func() // removes what pack made for publish
 	reached  Stage
 
 	result Result
@@ -543,9 +544,11 @@ func (j *job) pack(ctx context.Context, scope *event.Scope) (string, error) {
 		_ = os.RemoveAll(j.folder)
 		return "", event.WithRemedy(fmt.Errorf("the cache is damaged: %w", err), "run again: the disk will be built anew")
 	}
-	// What cannot be published need not be packed and tested.
-	if err := j.e.limits.CheckDisk(j.disk.Size, list); err != nil {
-		return "", err
+	// What cannot be published need not be packed and tested. A compressed layer may be smaller than its disk.
+	if j.e.form == container.Plain {
+		if err := j.e.limits.CheckDisk(j.disk.Size, list); err != nil {
+			return "", err
+		}
 	}
 	path := filepath.Join(j.folder, j.disk.File)
 	sum, _, err := disk.Sum(path)
@@ -612,7 +615,13 @@ func (j *job) pack(ctx context.Context, scope *event.Scope) (string, error) {
 			delete(labels, k)
 		}
 	}
-	j.image, err = container.Build(container.Spec{Base: base, Arch: j.target.Arch, DiskPath: path, Metadata: fields, Packages: packages,
+	work := ""
+	if j.e.form != container.Plain {
+		if work, j.packed, err = j.e.cache.Work("layer"); err != nil {
+			return "", err
+		}
+	}
+	j.image, err = container.Build(container.Spec{Base: base, Arch: j.target.Arch, DiskPath: path, Layer: j.e.form, Work: work, Metadata: fields, Packages: packages,
 		Licences: os.DirFS(filepath.Join(j.folder, j.disk.Licences)), Labels: labels, Environment: environment, Created: created})
 	if err != nil {
 		return "", err

@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/container"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/disk"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/upstream"
@@ -158,5 +159,35 @@ func TestADamagedListIsNotPacked(t *testing.T) {
 	}
 	if _, err := os.Stat(j.folder); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
+	}
+}
+
+// A layer that is compressed may fit where its disk does not, and its file goes when it was published.
+func TestACompressedLayerIsPublished(t *testing.T) {
+	for _, form := range []container.Form{container.Gzip, container.Zstd} {
+		j, _ := built(t, 2<<20, packageList, func(host string) string { return host + "/kmi" })
+		j.e.form = form
+		if text, remedy := j.through(t, Pack, Sign, Publish); text != "" {
+			t.Fatalf("%s: %s (%s)", form, text, remedy)
+		}
+		m, err := j.image.Manifest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := m.Layers[len(m.Layers)-1]; !strings.HasSuffix(string(d.MediaType), map[container.Form]string{container.Gzip: "tar+gzip", container.Zstd: "tar+zstd"}[form]) || d.Size >= 1<<20 {
+			t.Errorf("%s: %+v", form, d)
+		}
+		if left, err := filepath.Glob(j.e.cache.Path("work", "*")); err != nil || len(left) > 0 {
+			t.Errorf("%s: left behind: %v, %v", form, left, err)
+		}
+	}
+	c, err := catalog.Load("../../distros.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = New(Config{Catalog: c, Cache: t.TempDir(), Registry: "dir:" + t.TempDir(), Layer: "xz"})
+	var r *event.Remedied
+	if err == nil || !errors.As(err, &r) || !strings.Contains(r.Remedy, "none, gzip or zstd") {
+		t.Errorf("%v", err)
 	}
 }

@@ -263,6 +263,10 @@ func (j *job) release() {
 		j.unlock()
 		j.unlock = nil
 	}
+	if j.packed != nil {
+		j.packed()
+		j.packed = nil
+	}
 }
 
 func (j *job) fail(err error) {

@@ -58,6 +58,7 @@ type Project struct {
 	Mirrors  []Mirror `toml:"mirror"`    // rewrites of URL prefixes
 
 	Compression string `toml:"disk_compression"` // of a disk's clusters: "zlib", the default, or "zstd", which older hypervisors cannot open
+	Layer       string `toml:"layer"`            // how the disk's layer of an image is compressed: "none", the default, "gzip" or "zstd"
 }
 
 // Zstd says whether disks' clusters are compressed by zstd.

@@ -167,6 +167,7 @@ func TestMistakes(t *testing.T) {
 0: project: disk_size: is missing: write the size of the root disk, such as 10GiB`},
 		{"disk size", [2]string{`10GiB`, `10 GB`}, `7: project: disk_size: "10 GB" is not a size: write a whole number and MiB, GiB or TiB, such as 10GiB`},
 		{"small disk", [2]string{`10GiB`, `1023MiB`}, `7: project: disk_size: 1023MiB: write a size from 1GiB to 1TiB`},
+		{"layer", [2]string{`disk_size = "10GiB"`, "disk_size = \"10GiB\"\nlayer = \"xz\""}, `8: project: layer: "xz": write "none", "gzip" or "zstd"`},
 		{"absurd disk", [2]string{`10GiB`, `2000TiB`}, `7: project: disk_size: 2000TiB: write a size from 1GiB to 1TiB`},
 		{"a disk that is too much for a number", [2]string{`10GiB`, `16777217TiB`}, `7: project: disk_size: "16777217TiB" is more than any disk holds: write a size such as 10GiB`},
 		{"registry", [2]string{`dir:images`, `https://x/y`}, `4: project: registry: "https://x/y": write HOST/PATH, such as quay.io/project, or dir:PATH for a folder`},

@@ -209,6 +209,9 @@ func (v *validator) project(p place) {
 	if c := v.Project.Compression; c != "" && c != "zlib" && c != "zstd" {
 		p.in("disk_compression").say(`%s: write "zlib", or "zstd", which is smaller and which QEMU before 5.1 cannot open`, quote(c))
 	}
+	if l := v.Project.Layer; l != "" && l != "none" && l != "gzip" && l != "zstd" {
+		p.in("layer").say(`%s: write "none", "gzip" or "zstd"`, quote(l))
+	}
 	size := p.in("disk_size")
 	if v.Project.DiskSize == "" {
 		size.say("is missing: write the size of the root disk, such as 10GiB")

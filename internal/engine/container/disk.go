@@ -33,8 +33,8 @@ type diskLayer struct {
 	changed time.Time // when the file was changed last, as far as its content is known
 }
 
-// newDiskLayer looks at the disk, and hashes it and the layer in one pass.
-func newDiskLayer(s Spec) (*diskLayer, error) {
+// newDiskLayer looks at the disk, and hashes it and the layer in one pass. More writers are given the layer in that pass.
+func newDiskLayer(s Spec, more ...io.Writer) (*diskLayer, error) {
 	f, err := os.Open(s.DiskPath)
 	if err != nil {
 		return nil, err
@@ -66,7 +66,7 @@ func newDiskLayer(s Spec) (*diskLayer, error) {
 	}
 	// A tar's blocks have 512 bytes, and two empty ones end it (POSIX, pax).
 	l := &diskLayer{path: s.DiskPath, head: head.Bytes(), foot: make([]byte, (512-size%512)%512+1024), length: size, virtual: virtual, changed: info.ModTime()}
-	if l.hash, l.sum, err = l.hashes(f); err != nil {
+	if l.hash, l.sum, err = l.hashes(f, more...); err != nil {
 		return nil, err
 	}
 	if s.DiskSHA256 != "" && l.sum != strings.ToLower(s.DiskSHA256) {
@@ -76,13 +76,18 @@ func newDiskLayer(s Spec) (*diskLayer, error) {
 }
 
 // hashes hashes the layer and, in the same pass, the file in it.
-func (l *diskLayer) hashes(f io.ReaderAt) (layer v1.Hash, file string, err error) {
+func (l *diskLayer) hashes(f io.ReaderAt, more ...io.Writer) (layer v1.Hash, file string, err error) {
 	whole, inner := sha256.New(), sha256.New()
-	whole.Write(l.head)
-	if _, err := io.CopyBuffer(io.MultiWriter(whole, inner), l.file(f), make([]byte, 1<<20)); err != nil {
+	archive := io.MultiWriter(append([]io.Writer{whole}, more...)...)
+	if _, err := archive.Write(l.head); err != nil {
 		return layer, "", err
 	}
-	whole.Write(l.foot)
+	if _, err := io.CopyBuffer(io.MultiWriter(archive, inner), l.file(f), make([]byte, 1<<20)); err != nil {
+		return layer, "", err
+	}
+	if _, err := archive.Write(l.foot); err != nil {
+		return layer, "", err
+	}
 	return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(whole.Sum(nil))}, hex.EncodeToString(inner.Sum(nil)), nil
 }
 
@@ -140,7 +145,10 @@ func (l *diskLayer) Compressed() (io.ReadCloser, error)  { return l.Uncompressed
 
 // Uncompressed opens the layer. A file that was touched since it was hashed is hashed again: the error says if it is not
 // the one that the image was made of any more.
-func (l *diskLayer) Uncompressed() (io.ReadCloser, error) {
+func (l *diskLayer) Uncompressed() (io.ReadCloser, error) { return l.CompressedAt(0) }
+
+// CompressedAt opens the layer at an offset in bytes, without reading what comes before.
+func (l *diskLayer) CompressedAt(offset int64) (io.ReadCloser, error) {
 	f, err := os.Open(l.path)
 	if err != nil {
 		return nil, err
@@ -148,10 +156,20 @@ func (l *diskLayer) Uncompressed() (io.ReadCloser, error) {
 	if err := l.same(f); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
+	var parts []io.Reader
+	for _, part := range []struct {
+		r    io.ReaderAt
+		size int64
+		path string
+	}{{bytes.NewReader(l.head), int64(len(l.head)), "the archive's head"}, {f, l.length, l.path}, {bytes.NewReader(l.foot), int64(len(l.foot)), "the archive's end"}} {
+		from := min(offset, part.size)
+		parts = append(parts, &exactly{io.NewSectionReader(part.r, from, part.size-from), part.size - from, part.path})
+		offset -= from
+	}
 	return struct {
 		io.Reader
 		io.Closer
-	}{io.MultiReader(bytes.NewReader(l.head), l.file(f), bytes.NewReader(l.foot)), f}, nil
+	}{io.MultiReader(parts...), f}, nil
 }
 
 func (l *diskLayer) same(f *os.File) error {

@@ -45,6 +45,7 @@ const (
 	LabelDisk        = "io.kmi.disk"           // "sha256:HEX" of the file in /disk
 	LabelDiskSize    = "io.kmi.disk-size"      // of that file, bytes
 	LabelVirtualSize = "io.kmi.virtual-size"   // of the root disk, bytes
+	LabelLayer       = "io.kmi.layer"          // how a compressed layer of the disk was made: "zstd/1"; none where it is not compressed
 	LabelUser        = "io.kmi.user"           // the login that the guest's provisioning makes
 	LabelLicence     = "io.kmi.licence"        // URL
 	LabelCreated     = "org.opencontainers.image.created"
@@ -82,6 +83,8 @@ type Spec struct {
 	DiskSHA256  string // what it has to be, hex; "" leaves it open
 	DiskSize    int64  // likewise, bytes
 	VirtualSize int64  // of the root disk, likewise, bytes
+	Layer       Form   // how the disk's layer is compressed; "" means Plain
+	Work        string // folder for a compressed layer's file, which stays there and is needed until the image is pushed
 
 	Metadata    []Field           // what the image says of itself, such as Metadata.Fields; Build adds what it knows
 	Packages    []byte            // the guest's packages, text
@@ -91,7 +94,8 @@ type Spec struct {
 	Created     time.Time         // says the image, and is part of its digest; zero means 1970
 }
 
-// Build makes the image. The disk is read once, to hash it, and again each time the image is pushed. Errors are those of
+// Build makes the image. The disk is read once, to hash it, and again each time the image is pushed; where its layer is
+// compressed, that happens in the same pass, and what is pushed is the file. Errors are those of
 // the files, of a disk that is not what the spec says or not one that KubeVirt may be given, and of metadata that cannot
 // be printed.
 func Build(s Spec) (v1.Image, error) {
@@ -104,7 +108,21 @@ func Build(s Spec) (v1.Image, error) {
 	if s.DiskName != path.Base(s.DiskName) || s.DiskName[0] == '.' || s.DiskName[0] == '/' || len(s.DiskName) > 64 || strings.ContainsFunc(s.DiskName, unicode.IsControl) {
 		return nil, fmt.Errorf("%q is not a name for the file in /disk", s.DiskName)
 	}
-	disk, err := newDiskLayer(s)
+	form, err := ParseForm(string(s.Layer))
+	if err != nil {
+		return nil, err
+	}
+	var disk *diskLayer
+	var packed v1.Layer
+	if form == Plain {
+		disk, err = newDiskLayer(s)
+		packed = disk
+	} else {
+		var p *packedLayer
+		if p, err = newPackedLayer(s); err == nil {
+			disk, packed = p.diskLayer, p
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -121,6 +139,9 @@ func Build(s Spec) (v1.Image, error) {
 	if !s.Created.IsZero() {
 		labels[LabelCreated] = created(s.Created).Format(time.RFC3339)
 	}
+	if form != Plain {
+		labels[LabelLayer] = string(form) + "/" + encoding
+	}
 	for _, name := range []string{"containers.bootc", "ostree.bootable"} {
 		if _, ok := labels[name]; ok {
 			return nil, fmt.Errorf("label %s: KubeVirt's importer refuses images that carry it", name)
@@ -135,7 +156,7 @@ func Build(s Spec) (v1.Image, error) {
 			return nil, fmt.Errorf("base image: %w", err)
 		}
 	}
-	adds = append(adds, layer(meta, types.OCIUncompressedLayer, s.Created, "metadata and licences"), layer(disk, types.OCIUncompressedLayer, s.Created, "disk"))
+	adds = append(adds, layer(meta, types.OCIUncompressedLayer, s.Created, "metadata and licences"), layer(packed, form.mediaType(), s.Created, "disk"))
 	maps.Copy(env, s.Environment)
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		config.Env = append(config.Env, name+"="+env[name])

@@ -1375,10 +1375,11 @@ func TestProcesses(t *testing.T) {
 		t.Fatal(err)
 	}
 	ref := "dir:" + t.TempDir()
+	temp := t.TempDir() // a process that is killed leaves its own temporary folders
 	publisher := func(arch catalog.Arch, each func(line string)) (*command.Process, context.CancelFunc) {
 		ctx, cancel := context.WithCancel(ctx)
 		p, err := command.Start(ctx, command.Command{Name: self, Args: []string{"-test.run", "^TestPublisherProcess$"}, Each: each, Grace: time.Nanosecond,
-			Env: []string{"KMI_TEST_REGISTRY=" + ref, "KMI_TEST_ARCH=" + string(arch), keyVariable + "=" + pair.Private}}, nil)
+			Env: []string{"KMI_TEST_REGISTRY=" + ref, "KMI_TEST_ARCH=" + string(arch), keyVariable + "=" + pair.Private, "TMPDIR=" + temp}}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -1475,7 +1476,7 @@ func TestDiskInLayers(t *testing.T) {
 		}
 	}
 	for _, path := range []string{"disk", "./disk/a/../b", "/disk/x", "disk//y"} {
-		found, err := files(tarWith(t, path))
+		found, err := files(tarWith(t, path), maxInflated)
 		if err == nil && len(found) == 0 {
 			t.Errorf("%q was overlooked", path)
 		}

@@ -35,7 +35,8 @@ type server struct {
 	transport *polite
 
 	mu    sync.Mutex
-	locks map[string]chan struct{} // by repository; what stands in the channel holds it
+	locks map[string]chan struct{}      // by repository; what stands in the channel holds it
+	known map[v1.Hash][]name.Repository // which have a blob, as far as this process saw
 }
 
 func (s *server) String() string { return s.prefix }
@@ -171,21 +172,31 @@ func (r *served) Push(ctx context.Context, what any, progress func(done, total i
 	if err != nil {
 		return err
 	}
-	pusher, err := remote.NewPusher(r.options()...) // of its own: a pusher does not look twice at what it saw once
+	var from []name.Repository
+	for _, l := range u.layers {
+		digest, err := l.Digest()
+		if err != nil {
+			return err
+		}
+		for _, source := range r.sources(l, digest) {
+			if !slices.ContainsFunc(from, func(f name.Repository) bool { return f.Name() == source.Name() }) {
+				from = append(from, source)
+			}
+		}
+	}
+	s, err := r.sender(ctx, from)
 	if err != nil {
 		return err
 	}
 	m := &meter{total: u.total, tell: progress}
 	for _, l := range u.layers {
-		size, err := l.Size()
-		if err != nil {
+		if err := s.send(ctx, l, m); err != nil {
 			return err
 		}
-		c := m.layer(l)
-		if err := r.try(ctx, true, func() error { return pusher.Upload(ctx, r.repo, c) }); err != nil {
-			return err
-		}
-		m.set(c, size)
+	}
+	pusher, err := remote.NewPusher(append(r.options(), remote.WithTransport(s.transport))...) // of its own: a pusher does not look twice at what it saw once
+	if err != nil {
+		return err
 	}
 	for _, digest := range u.elsewhere {
 		if _, err := r.Head(ctx, digest.String()); err != nil {
@@ -198,75 +209,6 @@ func (r *served) Push(ctx context.Context, what any, progress func(done, total i
 		}
 	}
 	return nil
-}
-
-// meter adds up what is sent.
-type meter struct {
-	mu          sync.Mutex
-	done, total int64
-	sent        map[v1.Layer]int64
-	tell        func(done, total int64)
-}
-
-// layer returns the layer with every byte that is read from it counted; from the start when it is opened again.
-func (m *meter) layer(l v1.Layer) v1.Layer {
-	if mountable, ok := l.(*remote.MountableLayer); ok { // the registry may know it from another repository
-		return &remote.MountableLayer{Layer: &metered{Layer: mountable.Layer, m: m}, Reference: mountable.Reference}
-	}
-	return &metered{Layer: l, m: m}
-}
-
-// set says how much of a layer is there.
-func (m *meter) set(l v1.Layer, n int64) {
-	if mountable, ok := l.(*remote.MountableLayer); ok {
-		l = mountable.Layer
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.sent == nil {
-		m.sent = map[v1.Layer]int64{}
-	}
-	m.done += n - m.sent[l]
-	m.sent[l] = n
-	if m.tell != nil {
-		m.tell(m.done, m.total)
-	}
-}
-
-type metered struct {
-	v1.Layer
-	m *meter
-
-	mu   sync.Mutex
-	last *meteredReader
-}
-
-func (l *metered) Compressed() (io.ReadCloser, error) {
-	rc, err := l.Layer.Compressed()
-	if err != nil {
-		return nil, err
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.last = &meteredReader{ReadCloser: rc, l: l}
-	return l.last, nil
-}
-
-type meteredReader struct {
-	io.ReadCloser
-	l *metered
-	n int64
-}
-
-func (r *meteredReader) Read(p []byte) (int, error) {
-	n, err := r.ReadCloser.Read(p)
-	r.n += int64(n)
-	r.l.mu.Lock()
-	defer r.l.mu.Unlock()
-	if r.l.last == r && n > 0 { // else a later try counts
-		r.l.m.set(r.l, r.n)
-	}
-	return n, err
 }
 
 func (r *served) Tag(ctx context.Context, digest v1.Hash, tags ...string) error {
@@ -352,6 +294,10 @@ func (r *served) try(ctx context.Context, writing bool, do func() error) error {
 
 // passing says whether an error may be gone at the next try.
 func passing(err error, writing bool) bool {
+	var again *spoilt
+	if errors.As(err, &again) {
+		return true
+	}
 	var terr *transport.Error
 	if errors.As(err, &terr) {
 		switch terr.StatusCode {
@@ -376,7 +322,8 @@ func passing(err error, writing bool) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "dial" || errors.As(err, &timeout) && timeout.Timeout() ||
 		slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, syscall.EPIPE, syscall.ECONNRESET, syscall.ECONNABORTED, net.ErrClosed}, func(e error) bool { return errors.Is(err, e) }) ||
-		strings.Contains(err.Error(), "server closed idle connection")
+		slices.ContainsFunc([]string{"server closed idle connection", "http2: server sent GOAWAY", "stream error: stream ID"}, // they have no error value (net/http)
+			func(part string) bool { return strings.Contains(err.Error(), part) })
 }
 
 // badContent says whether the library found that a digest or a size does not match; it has no error value for it

@@ -41,7 +41,7 @@ func contents(ctx context.Context, r Repository, m *Manifest, sum string, size i
 	for i, d := range append([]v1.Descriptor{manifest.Config}, manifest.Layers...) {
 		var found []file
 		for n := 1; ; n++ {
-			found, err = blob(ctx, r, d, i > 0, func(done int64) { scope.Progress(before+done, total, unit) })
+			found, err = blob(ctx, r, d, i > 0, size, func(done int64) { scope.Progress(before+done, total, unit) })
 			if err == nil || n == readTries || ctx.Err() != nil || !passing(err, false) {
 				break
 			}
@@ -60,15 +60,15 @@ func contents(ctx context.Context, r Repository, m *Manifest, sum string, size i
 	return nil
 }
 
-// blob reads a blob to its end, and finds what lies in /disk if it is a layer.
-func blob(ctx context.Context, r Repository, d v1.Descriptor, layer bool, progress func(done int64)) (found []file, err error) {
+// blob reads a blob to its end, and finds what lies in /disk if it is a layer. A disk of size bytes may be in it.
+func blob(ctx context.Context, r Repository, d v1.Descriptor, layer bool, size int64, progress func(done int64)) (found []file, err error) {
 	rc, err := r.Blob(ctx, d.Digest)
 	if err != nil {
 		return nil, err
 	}
 	counted := &counter{r: rc, ctx: ctx, tell: progress}
 	if layer {
-		found, err = files(counted)
+		found, err = files(counted, max(maxInflated, size+1<<20))
 	}
 	if _, rest := io.Copy(io.Discard, counted); rest != nil {
 		err = rest // what is wrong with the blob itself explains the rest
@@ -101,11 +101,11 @@ func disk(found []file, last bool, sum string, size int64) error {
 	return nil
 }
 
-// maxInflated bounds in bytes what a compressed layer may unpack to; the disk's layer is not compressed.
+// maxInflated bounds in bytes what a compressed layer may unpack to. With a larger disk in it, it is the disk.
 const maxInflated = 8 << 30
 
-// files finds what lies in /disk of a layer: a tar archive, plain or compressed with gzip or zstd.
-func files(r io.Reader) (found []file, err error) {
+// files finds what lies in /disk of a layer: a tar archive, plain or compressed with gzip or zstd to most bytes at most.
+func files(r io.Reader, most int64) (found []file, err error) {
 	b := bufio.NewReaderSize(r, 1<<20)
 	magic, _ := b.Peek(4)
 	var plain io.Reader = b
@@ -115,14 +115,14 @@ func files(r io.Reader) (found []file, err error) {
 		if err != nil {
 			return nil, err
 		}
-		plain = &bounded{z, maxInflated}
+		plain = &bounded{z, most, most}
 	case string(magic) == "\x28\xb5\x2f\xfd": // RFC 8878
 		z, err := zstd.NewReader(b, zstd.WithDecoderMaxMemory(256<<20), zstd.WithDecoderConcurrency(1))
 		if err != nil {
 			return nil, err
 		}
 		defer z.Close()
-		plain = &bounded{z, maxInflated}
+		plain = &bounded{z, most, most}
 	}
 	tr := tar.NewReader(plain)
 	for {
@@ -153,12 +153,13 @@ func files(r io.Reader) (found []file, err error) {
 type bounded struct {
 	r    io.Reader
 	left int64
+	most int64
 }
 
 func (b *bounded) Read(p []byte) (int, error) {
 	n, err := b.r.Read(p)
 	if b.left -= int64(n); b.left < 0 {
-		return 0, fmt.Errorf("a layer unpacks to more than %d GiB", maxInflated>>30)
+		return 0, fmt.Errorf("a layer unpacks to more than %d bytes", b.most)
 	}
 	return n, err
 }
