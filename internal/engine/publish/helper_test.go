@@ -3,6 +3,7 @@ package publish
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -26,6 +27,7 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/klauspost/compress/zstd"
 	"github.com/sigstore/cosign/v2/pkg/cosign"
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
@@ -191,10 +193,10 @@ type faulty struct {
 	seen []string // METHOD PATH
 }
 
-func newFaulty(t testing.TB) *faulty {
+func newFaulty(t testing.TB, options ...registry.Option) *faulty {
 	t.Helper()
 	f := &faulty{}
-	next := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	next := registry.New(append(options, registry.Logger(log.New(io.Discard, "", 0)))...)
 	f.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f.mu.Lock()
 		f.seen = append(f.seen, r.Method+" "+r.URL.Path)
@@ -367,4 +369,21 @@ func sink(t testing.TB) (host string) {
 	}))
 	t.Cleanup(srv.Close)
 	return strings.TrimPrefix(srv.URL, "http://")
+}
+
+func gzipped(data []byte) []byte {
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	_, _ = w.Write(data)
+	_ = w.Close()
+	return b.Bytes()
+}
+
+func zstded(t testing.TB, data []byte) []byte {
+	t.Helper()
+	enc, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return enc.EncodeAll(data, nil)
 }

@@ -2,7 +2,6 @@ package publish
 
 import (
 	"bytes"
-	"compress/gzip"
 	"context"
 	"crypto/x509"
 	"encoding/base64"
@@ -25,6 +24,7 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
@@ -32,7 +32,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-	"github.com/klauspost/compress/zstd"
 	"github.com/sigstore/cosign/v2/pkg/cosign"
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 	"github.com/sigstore/sigstore/pkg/signature"
@@ -73,12 +72,15 @@ func TestOpen(t *testing.T) {
 
 // The same things hold for a registry and for a folder.
 func TestRepository(t *testing.T) {
-	for _, kind := range []string{"registry", "folder"} {
+	for _, kind := range []string{"registry", "registry with referrers", "folder"} {
 		t.Run(kind, func(t *testing.T) {
 			ctx := context.Background()
 			ref := "dir:" + filepath.Join(t.TempDir(), "images")
-			if kind == "registry" {
+			switch kind {
+			case "registry":
 				ref = newFaulty(t).host + "/kmi"
+			case "registry with referrers":
+				ref = newFaulty(t, registry.WithReferrersSupport(true)).host + "/kmi"
 			}
 			r := open(t, ref, Options{})
 			if tags, err := r.Tags(ctx); err != nil || len(tags) > 0 {
@@ -197,7 +199,7 @@ func TestRepository(t *testing.T) {
 			if err != nil || s.Index.Digest != d || s.Entry.Digest != digest(t, arm) || s.ContentKey() != "sha256:b" || s.Created().Unix() != 1_790_000_000 || len(s.Entries) != 2 {
 				t.Fatalf("%+v, %v", s, err)
 			}
-			if want := map[string][]string{"registry": {"1"}, "folder": {"1", "1-20261123", "latest"}}[kind]; !slices.Equal(s.Tags, want) {
+			if want := map[string][]string{"registry": {"1"}, "registry with referrers": {"1"}, "folder": {"1", "1-20261123", "latest"}}[kind]; !slices.Equal(s.Tags, want) {
 				t.Errorf("%v", s.Tags)
 			}
 			if err := r.Tag(ctx, digest(t, arm), "1-20261124", "1-x"); err != nil {
@@ -247,11 +249,13 @@ func TestCurrentIsCheap(t *testing.T) {
 }
 
 func TestPublishAndVerify(t *testing.T) {
-	for _, kind := range []string{"registry", "folder", "docker-registry"} {
+	for _, kind := range []string{"registry", "registry with referrers", "folder", "docker-registry"} {
 		t.Run(kind, func(t *testing.T) {
 			ctx := context.Background()
 			var ref string
 			switch kind {
+			case "registry with referrers":
+				ref = newFaulty(t, registry.WithReferrersSupport(true)).host + "/kmi"
 			case "registry":
 				ref = newFaulty(t).host + "/kmi"
 			case "folder":
@@ -522,6 +526,8 @@ func TestFaults(t *testing.T) {
 	sig := "/manifests/" + trust.Tag(digest(t, index))
 	upload := method(http.MethodPatch, "/uploads/")
 	start := method(http.MethodPost, "/uploads/")
+	commit := method(http.MethodPut, "/uploads/")
+	known := method(http.MethodHead, "/blobs/"+disk)
 	moving := func(r *http.Request) bool {
 		return r.Method == http.MethodPut && (strings.HasSuffix(r.URL.Path, "/manifests/1") || strings.HasSuffix(r.URL.Path, "/manifests/latest"))
 	}
@@ -538,6 +544,24 @@ func TestFaults(t *testing.T) {
 		"503 on a manifest once":  {answer(503, "", times(1, method(http.MethodPut, "/manifests/"))), ok, "", nil},
 		"upload broken once":      {cut(1<<20, times(1, upload)), ok, "", nil},
 		"upload forgotten once":   {answer(404, `{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN"}]}`, times(1, upload)), ok, "", nil},
+		"upload goes on once":     {keeping("", upload, 1<<20), ok, "", nil},
+		"upload goes on thrice":   {keeping("", upload, 1<<20, 500_000, 10), ok, "", nil},
+		"too much is kept":        {keeping("0-99999999", upload, 1<<20), ok, "", nil},
+		"more than was sent":      {keeping("0-2097200", upload, 1<<20), ok, "", nil},
+		"other bytes are kept":    {keeping("5-1048575", upload, 1<<20), ok, "", nil},
+		"less than nothing":       {keeping("0--1", upload, 1<<20), ok, "", nil},
+		"no number is kept":       {keeping("0-99999999999999999999", upload, 1<<20), ok, "", nil},
+		"less is kept than said":  {keeping("0-1048600", upload, 1<<20), ok, "", nil},
+		"it forgets how much":     {keeping("0-1000", upload, 1<<20), ok, "", nil},
+		"status broken once":      {both(cut(0, times(1, method(http.MethodGet, "/uploads/"))), keeping("", upload, 1<<20)), ok, "", nil},
+		"status 503 twice":        {both(answer(503, "", times(2, method(http.MethodGet, "/uploads/"))), keeping("", upload, 1<<20)), ok, "", nil},
+		"commit 500 once":         {answer(500, "", times(1, commit)), ok, "", nil},
+		"commit answer lost once": {lostAnswer(times(1, commit)), ok, "", nil},
+		"another blob at commit":  {headed("Docker-Content-Digest", "sha256:"+strings.Repeat("0", 64), commit), "something else than what was asked for", "damaged", ErrContent},
+		"another blob is known":   {both(headed("Docker-Content-Digest", "sha256:"+strings.Repeat("0", 64), known), answer(200, "", known)), "something else than what was asked for", "damaged", ErrContent},
+		"commit refused":          {answer(400, `{"errors":[{"code":"DIGEST_INVALID","message":"no"}]}`, commit), "refuses (400 Bad Request, DIGEST_INVALID: no)", "rule", nil},
+		"commit full":             {answer(507, "", commit), "has no room for this (507", "free space", nil},
+		"no place to go on":       {headed("Location", "", upload), "does not say where the upload goes on", "run again", nil},
 		"read back broken once":   {cut(1<<20, times(1, method(http.MethodGet, "/blobs/"+disk))), ok, "", nil},
 		"tag answer lost once":    {cut(0, times(1, moving)), ok, "", nil},
 		"429 forever":             {answer(429, `{"errors":[{"code":"TOOMANYREQUESTS","message":"slow down"}]}`, start), "wants fewer requests (429 Too Many Requests, TOOMANYREQUESTS: slow down)", "wait and run again", nil},
@@ -997,13 +1021,6 @@ func TestVerifyFinds(t *testing.T) {
 		rc, _ := layers[0].Uncompressed()
 		return must(io.ReadAll(rc))
 	}
-	gz := func(data []byte) []byte {
-		var b bytes.Buffer
-		w := gzip.NewWriter(&b)
-		_, _ = w.Write(data)
-		_ = w.Close()
-		return b.Bytes()
-	}
 	layered := func(data []byte, mt types.MediaType) v1.Image {
 		base, err := mutate.AppendLayers(empty.Image, static.NewLayer(data, mt))
 		if err != nil {
@@ -1019,18 +1036,17 @@ func TestVerifyFinds(t *testing.T) {
 	relabelled := func(name, value string) v1.Image {
 		return mutate.Annotations(good.Image, map[string]string{name: value}).(v1.Image)
 	}
-	enc, _ := zstd.NewWriter(nil)
 	for what, c := range map[string]struct {
 		img  v1.Image
 		says string
 	}{
 		"good":                {good.Image, ""},
-		"base with gzip":      {layered(gz(entry("bin/sh")), types.OCILayer), ""},
-		"base with zstd":      {layered(enc.EncodeAll(entry("bin/sh"), nil), types.OCILayerZStd), ""},
-		"disk in the base":    {layered(gz(entry("disk/other")), types.OCILayer), "a layer below has /disk/other"},
-		"disk in zstd":        {layered(enc.EncodeAll(entry("disk/a/b"), nil), types.OCILayerZStd), "a layer below has /disk/a/b"},
+		"base with gzip":      {layered(gzipped(entry("bin/sh")), types.OCILayer), ""},
+		"base with zstd":      {layered(zstded(t, entry("bin/sh")), types.OCILayerZStd), ""},
+		"disk in the base":    {layered(gzipped(entry("disk/other")), types.OCILayer), "a layer below has /disk/other"},
+		"disk in zstd":        {layered(zstded(t, entry("disk/a/b")), types.OCILayerZStd), "a layer below has /disk/a/b"},
 		"base is no tar":      {layered([]byte(strings.Repeat("x", 1024)), types.OCIUncompressedLayer), "tar"},
-		"broken gzip":         {layered(gz(entry("bin/sh"))[:40], types.OCILayer), "EOF"},
+		"broken gzip":         {layered(gzipped(entry("bin/sh"))[:40], types.OCILayer), "EOF"},
 		"other disk":          {relabelled(container.LabelDisk, "sha256:"+strings.Repeat("0", 64)), "expected the disk sha256:0000"},
 		"other size":          {relabelled(container.LabelDiskSize, "7"), "expected a disk of 7 bytes, found 100000"},
 		"no label":            {relabelled(container.LabelDisk, "md5:0"), "has no label io.kmi.disk"},
