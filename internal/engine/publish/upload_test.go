@@ -247,7 +247,7 @@ func TestBrokenUploads(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			rel.Fixed = "1-2"
+			rel.Fixed = []string{"1-2"}
 			after := digest(t, rel.Index).String()
 			p.breaks(c.keeps, c.cuts...)
 			if c.fault != nil {

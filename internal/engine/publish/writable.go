@@ -5,23 +5,28 @@ import (
 	"errors"
 	"net/http"
 	"os"
-
-	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"time"
 )
 
 // Writable asks the registry whether we may write here: an upload is begun and given up.
 func (r *served) Writable(ctx context.Context) error {
+	s, err := r.sender(ctx, nil)
+	if err != nil {
+		return err
+	}
 	return r.try(ctx, true, func() error {
-		return remote.CheckPushPermission(r.repo.Tag("check"), r.o.Keychain, during(func(q *http.Request) (*http.Response, error) {
-			return r.transport.RoundTrip(q.WithContext(ctx)) // the library has no context here
-		}))
+		resp, err := s.ask(ctx, http.MethodPost, s.address("uploads/", nil), http.StatusAccepted)
+		if err != nil {
+			return err
+		}
+		if at, err := s.follow(resp); err == nil { // a registry that keeps it loses nothing but the place of an empty file
+			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+			defer cancel()
+			_, _ = s.ask(ctx, http.MethodDelete, at, http.StatusNoContent, http.StatusOK, http.StatusAccepted)
+		}
+		return nil
 	})
 }
-
-// during is a transport that is a function.
-type during func(*http.Request) (*http.Response, error)
-
-func (d during) RoundTrip(r *http.Request) (*http.Response, error) { return d(r) }
 
 // Writable makes the layout, if it is not there, and a file in it that does not stay.
 func (l *laidOut) Writable(ctx context.Context) error {
