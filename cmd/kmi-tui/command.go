@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -139,6 +141,13 @@ func (o *options) engine() (*engine.Engine, error) {
 		KeyPEM: []byte(os.Getenv("COSIGN_PRIVATE_KEY")), Password: []byte(os.Getenv("COSIGN_PASSWORD"))}
 	if o.key != "" {
 		cfg.KeyPEM = nil // the flag wins over the environment
+	}
+	if text := os.Getenv("SOURCE_DATE_EPOCH"); text != "" {
+		seconds, err := strconv.ParseInt(text, 10, 64)
+		if err != nil || seconds <= 0 {
+			return nil, &engine.NotStarted{Err: fmt.Errorf("SOURCE_DATE_EPOCH is %q: write seconds since 1970", text)}
+		}
+		cfg.SourceDate = time.Unix(seconds, 0)
 	}
 	if cfg.Cache, err = o.cacheDir(); err != nil {
 		return nil, err

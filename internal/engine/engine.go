@@ -40,12 +40,13 @@ type Config struct {
 	Password []byte // its passphrase
 	KeyDir   string // where the default key pair is, or is made at its first use
 
-	Ring     *integrity.Ring  // keys of upstreams; nil means those of the repository
-	Backoff  time.Duration    // before an upstream's document is asked for a second time; 0 means 300 ms
-	Insecure bool             // allow plain http to registries that are not loopback
-	Now      func() time.Time // nil means time.Now
-	Commit   string           // commit of the repository that builds; "" asks git in the catalogue's folder
-	Version  string           // of this program
+	Ring       *integrity.Ring  // keys of upstreams; nil means those of the repository
+	Backoff    time.Duration    // before an upstream's document is asked for a second time; 0 means 300 ms
+	Insecure   bool             // allow plain http to registries that are not loopback
+	Now        func() time.Time // nil means time.Now
+	Commit     string           // commit of the repository that builds; "" asks git in the catalogue's folder
+	SourceDate time.Time        // when upstream was pulled, as images say it; zero means when it was
+	Version    string           // of this program
 }
 
 // Engine runs the way of images. Its methods are safe for concurrent use; one Run at a time makes sense.

@@ -20,6 +20,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -78,15 +79,15 @@ var metadata = Metadata{
 	Title: "Example 1", Flavor: "example", Release: "1", Codename: "first", Arch: "x86_64", Level: "stable", User: "example",
 	Source: "https://example.org/kmi", Commit: "0123456789abcdef0123456789abcdef01234567", Builder: "kmi-tui v1", How: "built from the package archive",
 	Upstream: "https://example.org/archive", UpstreamBuild: "20261101T000000Z", UpstreamDate: time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC),
-	Pulled: time.Date(2026, 11, 2, 3, 4, 5, 678, time.UTC), Checksums: []string{"sha256:00 Packages", "sha256:11 Release"}, Signature: "verified ABCD",
+	Pulled: "2026-11-02", ChecksumOf: "the archive's indexes", Trust: "indexes signed (openpgp)", PassingOn: "free", Recipe: "sha256:55", LeftOut: "update: it updates itself", Project: "Example Images", Checksums: []string{"sha256:00 Packages", "sha256:11 Release"}, Signature: "verified ABCD",
 	Documentation: "https://example.org/docs", Download: "https://example.org/download?a=1&b=<2>", Home: "https://example.org", Licence: "https://example.org/licence",
-	ContentKey: "sha256:22", Tested: "uefi baseline 1", Base: "registry.example.org/base@sha256:33", Signer: "44",
+	ContentKey: "sha256:22", Tested: "uefi baseline 1", Base: "registry.example.org/base@sha256:33",
 	Verify: []string{"kmi-tui verify registry.example.org/kmi/example:1 --key cosign.pub", "cosign verify --key cosign.pub registry.example.org/kmi/example:1"},
 }
 
 func testSpec(t testing.TB) Spec {
 	t.Helper()
-	return Spec{Arch: catalog.X86_64, DiskPath: qcow2(t, filepath.Join(t.TempDir(), "d"), 100_001, nil), Metadata: metadata.Fields(), Labels: metadata.Labels(),
+	return Spec{Arch: catalog.X86_64, DiskPath: qcow2(t, filepath.Join(t.TempDir(), "d"), 100_001, nil), Metadata: metadata,
 		Packages: []byte("git 1:2.39 amd64\nvim 2:9.0 amd64\n"), Created: time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC),
 		Licences:    fstest.MapFS{"git/copyright": {Data: []byte("GPL-2\n\f page two\n")}, "vim/copyright": {Data: []byte("Vim licence")}},
 		Environment: map[string]string{EnvInstancetype: "u1.medium", EnvPreference: "example"}}
@@ -202,7 +203,7 @@ func TestBuild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cfg.OS != "linux" || cfg.Architecture != "amd64" || cfg.Config.User != "107" || !slices.Equal(cfg.Config.Entrypoint, []string{"/entrypoint.sh"}) || cfg.Config.Cmd != nil {
+	if cfg.OS != "linux" || cfg.Architecture != "amd64" || cfg.Config.User != "107" || !slices.Equal(cfg.Config.Entrypoint, []string{"no-entrypoint"}) || cfg.Config.Cmd != nil {
 		t.Errorf("%+v", cfg)
 	}
 	for _, want := range []string{EnvInstancetype + "=u1.medium", EnvPreference + "=example"} {
@@ -248,8 +249,13 @@ func TestBuild(t *testing.T) {
 		want := int64(0o444)
 		if h.Typeflag == tar.TypeDir {
 			want = 0o755
-		} else if h.Name == "entrypoint.sh" {
+		} else if h.Name == "usr/local/bin/no-entrypoint" {
 			want = 0o555
+		} else if h.Name == "entrypoint.sh" {
+			want = 0o777
+			if h.Typeflag != tar.TypeSymlink || h.Linkname != "usr/local/bin/no-entrypoint" {
+				t.Errorf("%+v", h)
+			}
 		}
 		if h.Mode != want {
 			t.Errorf("%s has mode %o", h.Name, h.Mode)
@@ -263,7 +269,7 @@ func TestBuild(t *testing.T) {
 	if err := json.Unmarshal([]byte(data["kmi/metadata.json"]), &back); err != nil {
 		t.Fatal(err)
 	}
-	if back.Checksums[1] != "sha256:11 Release" || back.DiskSize != 100_001 || !back.Pulled.Equal(time.Date(2026, 11, 2, 3, 4, 5, 0, time.UTC)) || back.Download != metadata.Download {
+	if back.Checksums[1] != "sha256:11 Release" || back.DiskSize != 100_001 || back.Pulled != "2026-11-02" || back.Download != metadata.Download {
 		t.Errorf("%+v", back)
 	}
 	names := strings.Fields(data["kmi/fields.txt"])
@@ -273,11 +279,14 @@ func TestBuild(t *testing.T) {
 	v := reflect.TypeOf(Metadata{})
 	for i := range v.NumField() { // every criterion is there, under one name everywhere
 		n, _, _ := strings.Cut(v.Field(i).Tag.Get("json"), ",")
+		if slices.Contains(words, n) || strings.Trim(n, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+			t.Errorf("%s cannot be asked for by its name", n)
+		}
 		if _, ok := object[n]; !ok || !slices.Contains(names, n) || data["kmi/fields/"+n] == "" {
 			t.Errorf("%s is missing", n)
 		}
 	}
-	for name, want := range map[string]string{"kmi/fields/checksum": "sha256:00 Packages\nsha256:11 Release\n", "kmi/fields/pulled": "2026-11-02T03:04:05Z\n",
+	for name, want := range map[string]string{"kmi/fields/checksum": "sha256:00 Packages\nsha256:11 Release\n", "kmi/fields/pulled": "2026-11-02\n",
 		"kmi/fields/disk": "/disk/disk.qcow2\n", "kmi/packages.txt": string(s.Packages), "kmi/licenses/git/copyright": "GPL-2\n\f page two\n", "kmi/licenses.txt": "git/copyright\nvim/copyright\n"} {
 		if data[name] != want {
 			t.Errorf("%s is %q, want %q", name, data[name], want)
@@ -289,7 +298,7 @@ func TestBuild(t *testing.T) {
 }
 
 // The digest is that of these inputs on every machine. If it has to change, every published image changes with it.
-const goldenDigest = "sha256:c4d20b87bde7b65d0e3e00a87b5be9480c38f5dad7a655c1b7837f05540593de"
+const goldenDigest = "sha256:388878eb6ddec78d9b6da4f1cfd27582c522bfc8eaae3ea957d990aaa7766ea5"
 
 func TestSameInputsSameDigest(t *testing.T) {
 	if got := digest(t, build(t, testSpec(t))); got != goldenDigest {
@@ -319,18 +328,16 @@ func TestSameInputsSameDigest(t *testing.T) {
 		}
 	}
 	s.Licences = os.DirFS(dir)
-	m := metadata
-	m.Pulled = m.Pulled.In(time.Local)
-	s.Metadata, s.Created = m.Fields(), s.Created.In(time.Local)
+	s.Metadata.UpstreamDate, s.Created = s.Metadata.UpstreamDate.In(time.Local), s.Created.In(time.Local)
 	if got := digest(t, build(t, s)); got != goldenDigest {
 		t.Errorf("elsewhere the digest of the same inputs is %s", got)
 	}
 	for what, change := range map[string]func(*Spec){
 		"disk":     func(s *Spec) { qcow2(t, s.DiskPath, 100_002, nil) },
-		"field":    func(s *Spec) { s.Metadata[0].Value = "Other" },
+		"field":    func(s *Spec) { s.Metadata.Title = "Other" },
 		"packages": func(s *Spec) { s.Packages = append(s.Packages, 'x') },
 		"licence":  func(s *Spec) { s.Licences = fstest.MapFS{"a": {Data: []byte("b")}} },
-		"label":    func(s *Spec) { s.Labels[LabelLevel] = "proposed" },
+		"label":    func(s *Spec) { s.Labels = map[string]string{LabelLevel: "proposed"} },
 		"env":      func(s *Spec) { s.Environment[EnvPreference] = "other" },
 		"created":  func(s *Spec) { s.Created = s.Created.Add(time.Second) },
 		"arch":     func(s *Spec) { s.Arch = catalog.ARM64 },
@@ -356,15 +363,11 @@ func TestBuildRefuses(t *testing.T) {
 		"virtual size":     {func(s *Spec) { s.VirtualSize = 1 << 30 }, "expected a virtual size of 1073741824 bytes, found 10737418240"},
 		"disk name":        {func(s *Spec) { s.DiskName = "../x" }, "not a name"},
 		"hidden disk":      {func(s *Spec) { s.DiskName = ".x" }, "not a name"},
-		"escape":           {func(s *Spec) { s.Metadata = []Field{{"user", "a\x1b[31m"}} }, "do not belong"},
-		"two lines":        {func(s *Spec) { s.Metadata = []Field{{"user", "a\nb"}} }, "do not belong"},
-		"bidi":             {func(s *Spec) { s.Metadata = []Field{{"user", "a\u202eb"}} }, "do not belong"},
-		"list with escape": {func(s *Spec) { s.Metadata = []Field{{"user", []string{"a", "b\r"}}} }, "do not belong"},
-		"field name":       {func(s *Spec) { s.Metadata = []Field{{"../etc", "a"}} }, "a name has"},
-		"field word":       {func(s *Spec) { s.Metadata = []Field{{"json", "a"}} }, "a word of entrypoint.sh"},
-		"field twice":      {func(s *Spec) { s.Metadata = []Field{{"a", "a"}, {"a", "b"}} }, "twice"},
-		"field type":       {func(s *Spec) { s.Metadata = []Field{{"a", 1.5}} }, "no text form"},
-		"other disk":       {func(s *Spec) { s.Metadata = []Field{{"disk-sha256", "00"}} }, "expected "},
+		"escape":           {func(s *Spec) { s.Metadata.User = "a\x1b[31m" }, "do not belong"},
+		"two lines":        {func(s *Spec) { s.Metadata.User = "a\nb" }, "do not belong"},
+		"bidi":             {func(s *Spec) { s.Metadata.User = "a\u202eb" }, "do not belong"},
+		"list with escape": {func(s *Spec) { s.Metadata.Verify = []string{"a", "b\r"} }, "do not belong"},
+		"other disk":       {func(s *Spec) { s.Metadata.DiskSHA256 = "00" }, "expected "},
 		"bootc":            {func(s *Spec) { s.Labels = map[string]string{"containers.bootc": "1"} }, "refuses"},
 		"licence name":     {func(s *Spec) { s.Licences = fstest.MapFS{"a\nb": {}} }, "control characters"},
 		"licence link":     {func(s *Spec) { s.Licences = fstest.MapFS{"a": {Mode: fs.ModeSymlink}} }, "not a regular file"},
@@ -558,10 +561,33 @@ func TestBaseLayers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Contains(cfg.Config.Env, "container=oci") || !slices.Contains(cfg.Config.Env, "PATH=/base") || cfg.Config.Cmd != nil || cfg.Config.User != "107" || cfg.Config.Labels["name"] != "" || len(cfg.History) != 3 {
+	if !slices.Contains(cfg.Config.Env, "container=oci") || !slices.Contains(cfg.Config.Env, "PATH=/usr/local/bin:/base") || cfg.Config.Cmd != nil || cfg.Config.User != "107" || cfg.Config.Labels["name"] != "" || len(cfg.History) != 3 {
 		t.Errorf("%+v", cfg)
 	}
 	whole(t, img)
+}
+
+// crun-vm boots the one regular file that it finds in / and /disk, whatever the base.
+func TestOneFileForCrunVM(t *testing.T) {
+	base, err := FromFiles([]io.Reader{archive(t, tar.Header{Name: "./bin/busybox", Typeflag: tar.TypeReg, Mode: 0o755})}, map[string]string{"/bin/sh": "/bin/busybox"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := testSpec(t)
+	s.Base = base
+	img := build(t, s)
+	var found []string
+	for _, l := range layersOf(t, img) {
+		heads, _ := tarOf(t, l)
+		for _, h := range heads {
+			if dir := path.Dir(path.Clean("/" + h.Name)); h.Typeflag == tar.TypeReg && (dir == "/" || dir == "/disk") {
+				found = append(found, h.Name)
+			}
+		}
+	}
+	if !slices.Equal(found, []string{"disk/disk.qcow2"}) {
+		t.Errorf("%v", found)
+	}
 }
 
 func TestMissing(t *testing.T) {
@@ -569,7 +595,7 @@ func TestMissing(t *testing.T) {
 		t.Errorf("missing: %v", missing)
 	}
 	m := metadata
-	m.Commit, m.Checksums, m.Pulled, m.Codename = "", nil, time.Time{}, ""
+	m.Commit, m.Checksums, m.Pulled, m.Codename = "", nil, "", ""
 	if missing := m.Missing(); !slices.Equal(missing, []string{"commit", "pulled", "checksum"}) {
 		t.Errorf("missing: %v", missing)
 	}
@@ -932,7 +958,7 @@ func TestEntrypoint(t *testing.T) {
 	_, data := tarOf(t, layersOf(t, build(t, testSpec(t)))[0])
 	for name, text := range data {
 		path := filepath.Join(root, name)
-		if strings.HasSuffix(name, "/") {
+		if strings.HasSuffix(name, "/") || name == "entrypoint.sh" {
 			continue
 		}
 		_ = os.MkdirAll(filepath.Dir(path), 0o755)
@@ -955,7 +981,7 @@ func TestEntrypoint(t *testing.T) {
 				t.Skipf("%s is not installed: apt-get install %s", shell[0], map[string]string{"busybox": "busybox-static"}[shell[0]])
 			}
 			run := func(args ...string) (stdout, stderr string, code int) {
-				c := exec.Command(path, slices.Concat(shell[1:], []string{filepath.Join(root, "entrypoint.sh")}, args)...)
+				c := exec.Command(path, slices.Concat(shell[1:], []string{filepath.Join(root, scriptPath)}, args)...)
 				c.Env = []string{"PATH=" + bin, "KMI_DIR=" + filepath.Join(root, "kmi")}
 				c.Dir = bin // where a glob would find something
 				var out, errs bytes.Buffer

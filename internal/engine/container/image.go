@@ -73,6 +73,11 @@ const (
 //go:embed entrypoint.sh
 var entrypoint []byte
 
+// scriptPath is where entrypoint.sh lies; /entrypoint.sh is a link to it. crun-vm boots an image whose entrypoint has this
+// name, if / and /disk together hold one regular file (crun-vm, src/commands/create/custom_opts.rs and src/util.rs); podman
+// finds it on PATH and prints the metadata. It must not be in /usr/bin, which KubeVirt hides.
+const scriptPath = "usr/local/bin/no-entrypoint"
+
 // Spec says what goes into an image.
 type Spec struct {
 	Base v1.Image // the base image; nil: from scratch, where nothing can run entrypoint.sh
@@ -86,10 +91,10 @@ type Spec struct {
 	Layer       Form   // how the disk's layer is compressed; "" means Plain
 	Work        string // folder for a compressed layer's file, which stays there and is needed until the image is pushed
 
-	Metadata    []Field           // what the image says of itself, such as Metadata.Fields; Build adds what it knows
+	Metadata    Metadata          // what the image says of itself; Build adds what it knows
 	Packages    []byte            // the guest's packages, text
 	Licences    fs.FS             // the guest's licence files, folders and regular files only; nil for none
-	Labels      map[string]string // such as Metadata.Labels; Build adds what it knows
+	Labels      map[string]string // besides those that follow from Metadata; Build adds what it knows
 	Environment map[string]string // see EnvInstancetype
 	Created     time.Time         // says the image, and is part of its digest; zero means 1970
 }
@@ -130,10 +135,8 @@ func Build(s Spec) (v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	labels := maps.Clone(s.Labels)
-	if labels == nil {
-		labels = map[string]string{}
-	}
+	labels := s.Metadata.Labels()
+	maps.Copy(labels, s.Labels)
 	labels[LabelArch], labels[LabelDisk], labels[LabelDiskSize] = string(s.Arch), "sha256:"+disk.sum, strconv.FormatInt(disk.length, 10)
 	labels[LabelVirtualSize] = strconv.FormatInt(disk.virtual, 10)
 	if !s.Created.IsZero() {
@@ -148,7 +151,7 @@ func Build(s Spec) (v1.Image, error) {
 		}
 	}
 
-	config := v1.Config{User: strconv.Itoa(owner), WorkingDir: "/", Entrypoint: []string{"/entrypoint.sh"}, Labels: labels}
+	config := v1.Config{User: strconv.Itoa(owner), WorkingDir: "/", Entrypoint: []string{path.Base(scriptPath)}, Labels: labels}
 	env := map[string]string{"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 	var adds []mutate.Addendum
 	if s.Base != nil {
@@ -157,6 +160,9 @@ func Build(s Spec) (v1.Image, error) {
 		}
 	}
 	adds = append(adds, layer(meta, types.OCIUncompressedLayer, s.Created, "metadata and licences"), layer(packed, form.mediaType(), s.Created, "disk"))
+	if !slices.Contains(strings.Split(env["PATH"], ":"), "/"+path.Dir(scriptPath)) {
+		env["PATH"] = "/" + path.Dir(scriptPath) + ":" + env["PATH"]
+	}
 	maps.Copy(env, s.Environment)
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		config.Env = append(config.Env, name+"="+env[name])
@@ -229,7 +235,7 @@ func baseLayers(base v1.Image, at time.Time, env map[string]string) (adds []muta
 	return adds, nil
 }
 
-// metadataLayer holds /kmi and /entrypoint.sh.
+// metadataLayer holds /kmi, the script that prints it, and /entrypoint.sh.
 func metadataLayer(s Spec, disk *diskLayer) (v1.Layer, error) {
 	known := []Field{{"disk", "/disk/" + s.DiskName}, {"disk-format", "qcow2"}, {"disk-sha256", disk.sum}, {"disk-size", disk.length}, {"disk-virtual-size", disk.virtual}}
 	if len(s.Packages) > 0 {
@@ -239,7 +245,7 @@ func metadataLayer(s Spec, disk *diskLayer) (v1.Layer, error) {
 	if s.Licences != nil {
 		known = append(known, Field{"licence-files", "/kmi/licenses"})
 	}
-	fields, err := complete(s.Metadata, known)
+	fields, err := complete(s.Metadata.Fields(), known)
 	if err != nil {
 		return nil, err
 	}
@@ -247,7 +253,7 @@ func metadataLayer(s Spec, disk *diskLayer) (v1.Layer, error) {
 	if err != nil {
 		return nil, err
 	}
-	files := map[string][]byte{"entrypoint.sh": entrypoint, "kmi/metadata.json": object, "kmi/packages.txt": s.Packages}
+	files := map[string][]byte{scriptPath: entrypoint, "kmi/metadata.json": object, "kmi/packages.txt": s.Packages}
 	var names []string
 	for _, f := range fields {
 		names = append(names, f.Name)
@@ -288,11 +294,14 @@ func metadataLayer(s Spec, disk *diskLayer) (v1.Layer, error) {
 	entries := map[string]entry{}
 	for name, data := range files {
 		mode := int64(0o444)
-		if name == "entrypoint.sh" {
+		if name == scriptPath {
 			mode = 0o555
 		}
 		entries[name] = entry{header(name, tar.TypeReg, mode, 0, int64(len(data))), data}
 	}
+	link := header("entrypoint.sh", tar.TypeSymlink, 0o777, 0, 0)
+	link.Linkname = scriptPath
+	entries["entrypoint.sh"] = entry{head: link}
 	return tarLayer(entries)
 }
 

@@ -16,12 +16,12 @@ import (
 // Field is one piece of metadata: entrypoint.sh prints it by its name, /kmi/fields/NAME holds its text, and
 // /kmi/metadata.json its value.
 type Field struct {
-	Name  string // lower-case letters, digits and hyphens, beginning with a letter; none of the words of entrypoint.sh
-	Value any    // string, []string (one a line), int, int64 or time.Time; what is empty is left out
+	Name  string // lower-case letters, digits and hyphens; none of the words of entrypoint.sh
+	Value any    // string, []string (one a line), int64 or time.Time; what is empty is left out
 }
 
 // Metadata is what the image criteria want an image to say of itself. Its JSON form is that of /kmi/metadata.json. All of
-// it is part of the image's digest: the times are those of upstream's build, not of ours.
+// it is part of the image's digest: the times are upstream's, and the day on which it was pulled.
 type Metadata struct {
 	Title         string    `json:"name"`                   // the distribution and its release, in words
 	Flavor        string    `json:"flavor"`                 // id in the catalogue
@@ -30,6 +30,7 @@ type Metadata struct {
 	Arch          string    `json:"architecture"`           // as the release chart spells it
 	Level         string    `json:"level,omitzero"`         // of the release chart, when the image was built
 	User          string    `json:"user,omitzero"`          // the login that the guest's provisioning makes
+	Project       string    `json:"project,omitzero"`       // whose images these are
 	Source        string    `json:"source"`                 // URL of the repository that builds the images
 	Commit        string    `json:"commit"`                 // that repository's commit, hex
 	Builder       string    `json:"builder,omitzero"`       // the program that built the image, with its version
@@ -37,24 +38,28 @@ type Metadata struct {
 	Upstream      string    `json:"upstream"`               // URL of what was taken from upstream
 	UpstreamBuild string    `json:"upstream-build"`         // upstream's name for it
 	UpstreamDate  time.Time `json:"upstream-date,omitzero"` // when upstream published it
-	Pulled        time.Time `json:"pulled"`                 // when it was pulled from upstream
+	Pulled        string    `json:"pulled"`                 // when it was pulled from upstream: YYYY-MM-DD
 	Checksums     []string  `json:"checksum"`               // what was validated: "sha256:HEX NAME"
+	ChecksumOf    string    `json:"checksum-of,omitzero"`   // what it is of, in words
 	Signature     string    `json:"signature"`              // "verified FINGERPRINT", or why there is none to verify
+	Trust         string    `json:"trust,omitzero"`         // what vouches for it: "checksum signed (openpgp)"
 	Documentation string    `json:"documentation"`          // URL of the distribution's documentation
 	Download      string    `json:"download"`               // URL where it offers its downloads
 	Home          string    `json:"home,omitzero"`          // URL of the distribution
 	Licence       string    `json:"licence"`                // URL of its licence or EULA; the texts are in /kmi/licenses
+	PassingOn     string    `json:"redistribution"`         // "free", "unclear", "restricted"
 	Disk          string    `json:"disk"`                   // path in the image; Build sets it
 	DiskFormat    string    `json:"disk-format"`            // "qcow2"; Build sets it
 	DiskSHA256    string    `json:"disk-sha256"`            // of the file, hex; Build sets it
 	DiskSize      int64     `json:"disk-size"`              // of the file, bytes; Build sets it
 	VirtualSize   int64     `json:"disk-virtual-size"`      // of the root disk, bytes; Build sets it
 	ContentKey    string    `json:"content-key"`            // of all that the guest is made of: "sha256:HEX"
+	Recipe        string    `json:"recipe,omitzero"`        // what is known of that before the disk is made: "sha256:HEX"
+	LeftOut       string    `json:"left-out,omitzero"`      // what was not done to upstream's disk, and why
 	PackageList   string    `json:"package-list"`           // path in the image and its SHA-256; Build sets it
 	LicenceFiles  string    `json:"licence-files,omitzero"` // path in the image; Build sets it
 	Tested        string    `json:"tested,omitzero"`        // what the boot test proved before publication; "no"
 	Base          string    `json:"base"`                   // the base image, by digest
-	Signer        string    `json:"signer,omitzero"`        // SHA-256 of the public key to verify with, hex
 	Verify        []string  `json:"verify"`                 // commands that check who made the image
 }
 
@@ -104,12 +109,16 @@ func (m Metadata) Labels() map[string]string {
 		"org.opencontainers.image.documentation": m.Documentation,
 		"org.opencontainers.image.source":        m.Source,
 		"org.opencontainers.image.revision":      m.Commit,
+		"org.opencontainers.image.vendor":        m.Project,
 		"org.opencontainers.image.base.name":     base,
 		"org.opencontainers.image.base.digest":   digest,
 		LabelFlavor:                              m.Flavor,
 		LabelLevel:                               m.Level,
 		LabelTested:                              m.Tested,
 		LabelContentKey:                          m.ContentKey,
+		LabelRecipe:                              m.Recipe,
+		LabelTrust:                               m.Trust,
+		LabelPassingOn:                           m.PassingOn,
 		LabelUpstream:                            m.UpstreamBuild,
 		LabelUser:                                m.User,
 		LabelLicence:                             m.Licence,
@@ -129,10 +138,10 @@ func (f Field) text() string {
 		return v
 	case []string:
 		return strings.Join(v, "\n")
-	case int:
-		return number(int64(v))
 	case int64:
-		return number(v)
+		if v != 0 {
+			return strconv.FormatInt(v, 10)
+		}
 	case time.Time:
 		if v.IsZero() {
 			return ""
@@ -142,32 +151,14 @@ func (f Field) text() string {
 	return ""
 }
 
-func number(n int64) string {
-	if n == 0 {
-		return ""
-	}
-	return strconv.FormatInt(n, 10)
-}
-
 // words are what entrypoint.sh understands besides names of fields.
 var words = []string{"all", "json", "packages", "licenses", "licences", "list", "help"}
 
-// check refuses what has no text form, what could not be asked for by name, and what would reach into the terminal that
-// it is printed on.
+// check refuses what would reach into the terminal that it is printed on.
 func (f Field) check() error {
-	if f.Name == "" || f.Name[0] < 'a' || f.Name[0] > 'z' || strings.Trim(f.Name, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" || len(f.Name) > 64 {
-		return fmt.Errorf("metadata field %q: a name has lower-case letters, digits and hyphens", f.Name)
-	}
-	if slices.Contains(words, f.Name) {
-		return fmt.Errorf("metadata field %q: the name is a word of entrypoint.sh", f.Name)
-	}
 	lines := []string{f.text()}
-	switch v := f.Value.(type) {
-	case []string:
+	if v, ok := f.Value.([]string); ok {
 		lines = v
-	case string, int, int64, time.Time:
-	default:
-		return fmt.Errorf("metadata field %s: a %T has no text form", f.Name, f.Value)
 	}
 	for _, line := range lines {
 		if strings.ContainsFunc(line, func(r rune) bool {
@@ -187,12 +178,8 @@ func complete(fields []Field, known []Field) (all []Field, err error) {
 		if err := f.check(); err != nil {
 			return nil, err
 		}
-		if _, twice := seen[f.Name]; twice {
-			return nil, fmt.Errorf("metadata field %s is there twice", f.Name)
-		}
-		if seen[f.Name] = f.text(); seen[f.Name] != "" {
-			all = append(all, f)
-		}
+		seen[f.Name] = f.text()
+		all = append(all, f)
 	}
 	for _, f := range known {
 		switch said := seen[f.Name]; said {

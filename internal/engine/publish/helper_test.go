@@ -101,7 +101,7 @@ func makeImage(t testing.TB, arch catalog.Arch, seed string, size int64, tested 
 	t.Helper()
 	path, sum := qcow2(t, seed, size)
 	m := container.Metadata{Title: "Example 1", Flavor: "example", Release: "1", ContentKey: "sha256:" + seed, Tested: tested}
-	img, err := container.Build(container.Spec{Arch: arch, DiskPath: path, DiskSHA256: sum, Metadata: m.Fields(), Labels: m.Labels(), Created: time.Unix(1_790_000_000, 0)})
+	img, err := container.Build(container.Spec{Arch: arch, DiskPath: path, DiskSHA256: sum, Metadata: m, Created: time.Unix(1_790_000_000, 0)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -49,7 +49,7 @@ type Registry interface {
 type Repository interface {
 	String() string                  // what users pull, without tag
 	Reference(digest v1.Hash) string // what users pull, by digest
-	// Writable says, before hours of work, whether something could be pushed here. In a folder it makes the layout.
+	// Writable says, before hours of work, whether something could be pushed here. Nothing of it stays.
 	Writable(ctx context.Context) error
 	// Head tells type, digest and size of a manifest.
 	Head(ctx context.Context, ref string) (*v1.Descriptor, error)

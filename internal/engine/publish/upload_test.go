@@ -574,7 +574,7 @@ func TestCompressedLayers(t *testing.T) {
 		for _, ref := range []string{"dir:" + t.TempDir(), newFaulty(t).host + "/kmi"} {
 			path, sum := qcow2(t, "a", 3<<20)
 			meta := container.Metadata{Title: "Example 1", Flavor: "example", Release: "1", Tested: "yes"}
-			img, err := container.Build(container.Spec{Arch: catalog.X86_64, DiskPath: path, DiskSHA256: sum, Layer: form, Work: t.TempDir(), Metadata: meta.Fields(), Labels: meta.Labels(), Created: time.Unix(1_790_000_000, 0)})
+			img, err := container.Build(container.Spec{Arch: catalog.X86_64, DiskPath: path, DiskSHA256: sum, Layer: form, Work: t.TempDir(), Metadata: meta, Created: time.Unix(1_790_000_000, 0)})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -3,8 +3,10 @@ package publish
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"net/http"
 	"os"
+	"path/filepath"
 	"time"
 )
 
@@ -28,12 +30,15 @@ func (r *served) Writable(ctx context.Context) error {
 	})
 }
 
-// Writable makes the layout, if it is not there, and a file in it that does not stay.
-func (l *laidOut) Writable(ctx context.Context) error {
-	if err := l.create(ctx); err != nil {
-		return err
+// Writable makes a file where the layout is, or in the folder in which it would be made, that does not stay.
+func (l *laidOut) Writable(context.Context) error {
+	dir := l.dir
+	for parent := filepath.Dir(dir); parent != dir; dir, parent = parent, filepath.Dir(parent) {
+		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
 	}
-	f, err := os.CreateTemp(l.dir, parts+"*")
+	f, err := os.CreateTemp(dir, parts+"*")
 	if err != nil {
 		return l.explain(err)
 	}
