@@ -20,11 +20,13 @@ import (
 	"github.com/ContainerCraft/kmi-tui/internal/engine/upstream"
 	"github.com/ContainerCraft/kmi-tui/internal/ui"
 	"github.com/ContainerCraft/kmi-tui/internal/ui/headless"
+	"github.com/ContainerCraft/kmi-tui/internal/ui/linear"
 )
 
 // options are the flags.
 type options struct {
 	batch, plan, force, verbose, insecure bool
+	linear                                bool
 	only, level, mirror                   []string
 	until, registry, key, base, layer     string
 	cache, catalog, output                string
@@ -66,6 +68,7 @@ environment: nothing was started.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w; see kmi-tui --help", err) })
 	f := root.Flags()
 	f.BoolVar(&o.batch, "batch", false, "the release, headless")
+	f.BoolVar(&o.linear, "linear", false, "the console in lines, for screen readers; also where TERM is dumb")
 	f.BoolVar(&o.plan, "plan", false, "say what would be done and why; change nothing")
 	f.StringSliceVar(&o.only, "only", nil, "`SELECTOR`,…: globs over FLAVOR, FLAVOR:RELEASE or FLAVOR:RELEASE/ARCH")
 	f.StringSliceVar(&o.level, "level", nil, "`LEVEL`,…: planned, preview, proposed, stable (default: all but planned)")
@@ -272,8 +275,13 @@ func showText(ctx context.Context, sub *engine.Subscription, verbose bool, c *ca
 	return headless.Text(ctx, sub, options)
 }
 
+// inLines says whether the console is the linear one: where it is asked for, and on a terminal that can do nothing.
+func (o *options) inLines() bool {
+	return o.linear || os.Getenv("TERM") == "dumb" && term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stdout.Fd()))
+}
+
 func (o *options) runConsole(cmd *cobra.Command) error {
-	if !term.IsTerminal(int(os.Stdin.Fd())) || !term.IsTerminal(int(os.Stdout.Fd())) {
+	if !o.inLines() && (!term.IsTerminal(int(os.Stdin.Fd())) || !term.IsTerminal(int(os.Stdout.Fd()))) {
 		return &engine.NotStarted{Err: event.WithRemedy(errors.New("the console needs a terminal"), "without one, use --batch, or --batch --plan to look first")}
 	}
 	e, err := o.engine()
@@ -284,7 +292,7 @@ func (o *options) runConsole(cmd *cobra.Command) error {
 	var flags []string
 	cmd.Flags().Visit(func(f *pflag.Flag) {
 		switch values, many := f.Value.(pflag.SliceValue); {
-		case f.Name == "registry":
+		case f.Name == "registry", f.Name == "linear":
 		case many:
 			for _, v := range values.GetSlice() {
 				flags = append(flags, "--"+f.Name, v)
@@ -295,5 +303,8 @@ func (o *options) runConsole(cmd *cobra.Command) error {
 			flags = append(flags, "--"+f.Name, f.Value.String())
 		}
 	})
+	if o.inLines() {
+		return linear.Run(cmd.Context(), e, linear.Options{In: os.Stdin, Out: os.Stdout, Flags: flags})
+	}
 	return ui.Run(cmd.Context(), e, ui.Options{In: os.Stdin, Out: os.Stdout, NoColor: os.Getenv("NO_COLOR") != "", Look: true, Flags: flags})
 }

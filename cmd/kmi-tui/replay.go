@@ -11,6 +11,7 @@ import (
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 	"github.com/ContainerCraft/kmi-tui/internal/ui"
 	"github.com/ContainerCraft/kmi-tui/internal/ui/headless"
+	"github.com/ContainerCraft/kmi-tui/internal/ui/linear"
 )
 
 // replayCommand shows a recorded run again.
@@ -52,6 +53,7 @@ The exit code says whether the recording could be shown, not how the run ended.`
 	}
 	cmd.Flags().StringVar(&speed, "speed", "1", "`N` times as fast as it was, or max")
 	cmd.Flags().BoolVar(&o.batch, "batch", false, "print it as --batch did, at once")
+	cmd.Flags().BoolVar(&o.linear, "linear", false, "show it in lines, for screen readers")
 	return cmd
 }
 
@@ -95,6 +97,9 @@ func (o *options) replayConsole(cmd *cobra.Command, r *engine.Replay, path strin
 			defer tty.Close()
 			keys = tty
 		}
+	}
+	if o.inLines() {
+		return linear.Run(cmd.Context(), r, linear.Options{In: keys, Out: os.Stdout})
 	}
 	if !term.IsTerminal(int(keys.Fd())) || !term.IsTerminal(int(os.Stdout.Fd())) {
 		return &engine.NotStarted{Err: event.WithRemedy(errors.New("the console needs a terminal"), "without one, use --batch or --output json")}

@@ -137,7 +137,7 @@ func (r *recorder) create(now time.Time) (*os.File, error) {
 var create = createFile
 
 func createFile(path string) (*os.File, error) {
-	return os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o644)
+	return os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o600)
 }
 
 // recordingName is the name of a recording that this program made.
