@@ -15,8 +15,8 @@ import (
 
 // Bounds of what is read of a recording: it may come from anywhere.
 const (
-	readMost     = 512 << 20 // bytes
-	readEvents   = 2_000_000
+	readMost     = 256 << 20 // bytes
+	readEvents   = 1_000_000
 	readTargets  = 2000
 	readStages   = 32             // names of stages
 	readLines    = 200            // lines of an error

@@ -17,8 +17,8 @@ func (e *Engine) Now() time.Time { return e.cfg.Now() }
 
 // Plan says what a run would do with every target of the selection, and why: also with those whose way ends before they
 // are published, with releases that are left out and with flavors that have none. Without Only and Levels it is about
-// every level. It changes nothing but the cache
-// of upstreams' answers. Errors: *NotStarted; what cannot be decided is in the plan, as Fail.
+// every level. It changes nothing but the cache: upstreams' answers, and what is Known. Errors: *NotStarted; what cannot
+// be decided is in the plan, as Fail.
 func (e *Engine) Plan(ctx context.Context, sel Selection) ([]Plan, error) {
 	return e.plans(ctx, sel, e.bus, func(Plan) {})
 }
@@ -86,8 +86,8 @@ func (e *Engine) plan(ctx context.Context, a *asking, t Target, sel Selection) (
 	return *p, j.ends
 }
 
-// Run takes the selected targets along the way of an image. A target that fails does not stop the others. The summary
-// has every target; the error is a *NotStarted, or nil.
+// Run takes the selected targets along the way of an image, and records it. A target that fails does not stop the others.
+// The summary has every target; the error is a *NotStarted, or nil.
 func (e *Engine) Run(ctx context.Context, sel Selection) (Summary, error) {
 	began := e.cfg.Now()
 	rec := e.recorder()

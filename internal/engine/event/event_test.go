@@ -160,3 +160,17 @@ func TestScope(t *testing.T) {
 	none.End("", nil)
 	_, _ = none.Lines(nil).Write([]byte("x\n"))
 }
+
+// What was made harmless once stays as it is, also where that made it longer than a line may be.
+func TestCleanTwice(t *testing.T) {
+	for _, line := range []string{"plain", "::error::x", "a ## b ##[x]", "\x1b[31mred", strings.Repeat("ä", 3000), strings.Repeat("\u202e", 1300), strings.Repeat("x", 5000), strings.Repeat("\x00", 4000), "\ttab", "~ !\"#$%"} {
+		once := Clean(line)
+		if got := CleanLong(once); got != once {
+			t.Errorf("%.60q: %.60q, then %.60q", line, once, got)
+		}
+	}
+	text := "one\n::two\n\x1b[3three"
+	if once := CleanText(text); CleanText(once) != once || strings.Contains(once, "\n::") {
+		t.Errorf("%q", once)
+	}
+}

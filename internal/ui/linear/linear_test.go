@@ -357,10 +357,13 @@ func TestEnds(t *testing.T) {
 	x.type_("select 1", "build", "yes")
 	x.wait("customise begins")
 	x.stop(errors.New("interrupted (terminated)"))
-	x.wait("Stopping: interrupted (terminated).")
-	x.wait("customise FAILED")
 	if err := x.end(); err == nil || err.Error() != "interrupted (terminated)" {
 		t.Error(err)
+	}
+	for _, want := range []string{"Stopping: interrupted (terminated).", "customise FAILED"} {
+		if !strings.Contains(strings.Join(x.all, "\n"), want) {
+			t.Errorf("no %q in %q", want, tail(x.all))
+		}
 	}
 }
 
