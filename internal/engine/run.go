@@ -59,10 +59,10 @@ func (e *Engine) plans(ctx context.Context, sel Selection, bus *event.Bus, each 
 			}()
 		}
 		for _, o := range others {
-			list = append(list, told(o, nil))
+			told(o, nil)
 		}
 		wg.Wait()
-		plans[i] = list
+		plans[i] = append(list, others...)
 	})
 	if err == nil {
 		err = ctx.Err()
