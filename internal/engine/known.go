@@ -239,6 +239,12 @@ func (j *job) learned() {
 		p.Action, p.Reason, p.Remedy = Fail, j.result.Error, j.result.Remedy
 	case done && published.State == event.Finished:
 		p.Action, p.Reason = None, fmt.Sprintf("content %s is published", short(j.content))
+		if j.retag && p.Published != nil { // only its tags are new
+			now := *p.Published
+			now.Tags = j.result.Tags
+			p.Published = &now
+			break
+		}
 		p.Published = &Published{Digest: j.digest.String(), Tags: j.result.Tags, Date: j.pulled.UTC().Truncate(24 * time.Hour), ContentKey: "sha256:" + j.content}
 	case j.force:
 		resolved = false // it had been built anyway: that is no news of the target

@@ -3,9 +3,12 @@ package engine
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/container"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 )
 
@@ -109,5 +112,28 @@ func TestStagesAreKnown(t *testing.T) {
 		if got := k.Stages[Test].State; got != c.stays {
 			t.Errorf("after %s it is %s, want %s", c.comes, got, c.stays)
 		}
+	}
+}
+
+// After a run that published, what is known is what the next plan will find.
+func TestWhatIsPublishedIsKnown(t *testing.T) {
+	w := newWeek(t, "dir:"+t.TempDir())
+	j := w.made(t, newPublication(w.Engine), catalog.Preview, catalog.X86_64, "a")
+	if errs := all(t, []*job{j}, Pack, Sign, Publish); errs[0] != "" {
+		t.Fatal(errs)
+	}
+	j.plan.Action, j.plan.Reason = Build, "not published yet"
+	j.ends[Resolve] = StageKnown{State: event.Finished, At: w.now}
+	j.learned()
+	known, err := w.Known()
+	k := known[j.target.String()]
+	if err != nil || k.Plan.Action != None || k.Plan.Published == nil || k.Stages[Publish].State != event.Finished || !k.Seen.Equal(w.now) {
+		t.Fatalf("%+v, %v", k, err)
+	}
+	next := w.again(t, j)
+	p := k.Plan.Published
+	if p.Digest != next.published.Entry.Digest.String() || p.ContentKey != next.published.Labels()[container.LabelContentKey] || !p.Date.Equal(next.published.Created()) ||
+		!slices.Equal(slices.Sorted(slices.Values(p.Tags)), slices.Sorted(slices.Values(append([]string{j.target.Release.Version}, next.others...)))) || k.Plan.Reason != next.plan.Reason {
+		t.Errorf("known %+v %q, published %+v %v %q", p, k.Plan.Reason, next.published.Entry, next.others, next.plan.Reason)
 	}
 }
