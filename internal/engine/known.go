@@ -204,22 +204,27 @@ func (n *notes) plan(p Plan, ends map[Stage]StageKnown) {
 	n.list = append(n.list, noted{p, ends, n.e.cfg.Now().UTC()})
 }
 
-// keep remembers them. What a whole look about everything has not met exists no more.
+// keep remembers them. What a whole look about everything has not met exists no more, but for the targets of flavors whose
+// releases could not be found.
 func (n *notes) keep(whole bool) {
 	if !n.plain || len(n.list) == 0 {
 		return
 	}
 	n.e.learn(func(known map[string]Known) {
-		met := map[string]bool{}
+		met, unknown := map[string]bool{}, map[string]bool{}
 		for _, p := range n.list {
 			met[p.plan.Target] = true
+			unknown[p.plan.Target] = p.plan.Action == Fail
 			k := known[p.plan.Target]
 			k.Plan, k.Seen = p.plan, p.at
 			k.add(p.ends)
 			known[p.plan.Target] = k
 		}
 		if whole && n.all {
-			maps.DeleteFunc(known, func(name string, _ Known) bool { return !met[name] })
+			maps.DeleteFunc(known, func(name string, _ Known) bool {
+				flavor, _, _ := strings.Cut(name, ":")
+				return !met[name] && !unknown[flavor]
+			})
 		}
 	})
 }

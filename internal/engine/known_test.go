@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -135,5 +136,39 @@ func TestWhatIsPublishedIsKnown(t *testing.T) {
 	if p.Digest != next.published.Entry.Digest.String() || p.ContentKey != next.published.Labels()[container.LabelContentKey] || !p.Date.Equal(next.published.Created()) ||
 		!slices.Equal(slices.Sorted(slices.Values(p.Tags)), slices.Sorted(slices.Values(append([]string{j.target.Release.Version}, next.others...)))) || k.Plan.Reason != next.plan.Reason {
 		t.Errorf("known %+v %q, published %+v %v %q", p, k.Plan.Reason, next.published.Entry, next.others, next.plan.Reason)
+	}
+}
+
+// What a look about everything does not meet is forgotten, unless its flavor's releases could not be found.
+func TestWhatIsGoneIsForgotten(t *testing.T) {
+	e, _ := planner(t, nil)
+	look := func(sel Selection, whole bool, plans ...Plan) []string {
+		t.Helper()
+		n := e.notes(sel)
+		for _, p := range plans {
+			n.plan(p, nil)
+		}
+		n.keep(whole)
+		known, err := e.Known()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.Sorted(maps.Keys(known))
+	}
+	a, b := Plan{Target: "a:1/x86_64", Action: Build}, Plan{Target: "b:1/x86_64", Action: None}
+	for _, c := range []struct {
+		got  []string
+		want string
+	}{
+		{look(Selection{}, true, a, b), "a:1/x86_64 b:1/x86_64"},
+		{look(Selection{}, true, a, Plan{Target: "b", Action: Fail}), "a:1/x86_64 b b:1/x86_64"},
+		{look(Selection{Only: []string{"a"}}, true, a), "a:1/x86_64 b b:1/x86_64"},
+		{look(Selection{}, false, a), "a:1/x86_64 b b:1/x86_64"},
+		{look(Selection{Force: true}, true, Plan{Target: "c:1/x86_64"}), "a:1/x86_64 b b:1/x86_64"},
+		{look(Selection{}, true, b), "b:1/x86_64"},
+	} {
+		if got := strings.Join(c.got, " "); got != c.want {
+			t.Errorf("known are %s, want %s", got, c.want)
+		}
 	}
 }

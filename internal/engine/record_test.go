@@ -372,3 +372,27 @@ func BenchmarkHistory(b *testing.B) {
 		}
 	}
 }
+
+// What recording costs a build: pairs of the same lines told with and without it.
+func BenchmarkRecording(b *testing.B) {
+	for _, recorded := range []bool{false, true} {
+		b.Run(fmt.Sprintf("recorded=%t", recorded), func(b *testing.B) {
+			e := fetching(b)
+			for b.Loop() {
+				r := e.recorder()
+				if recorded {
+					r.begin(Selection{}, nil)
+				} else {
+					r.sub.Close()
+				}
+				for i := range 20000 {
+					e.bus.Publish(Event{Target: "a:2/x86_64", Stage: "fetch", Kind: event.Log, Line: "unpacking something-1.2-3 over the old one; this line is of some length"})
+					if i%10 == 0 {
+						e.bus.Publish(Event{Target: "a:2/x86_64", Stage: "fetch", Kind: event.Progress, Done: int64(i), Total: 20000})
+					}
+				}
+				r.close()
+			}
+		})
+	}
+}

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	tea "github.com/charmbracelet/bubbletea"
+
 	"github.com/ContainerCraft/kmi-tui/internal/engine"
 )
 
@@ -110,6 +112,23 @@ func TestReplayLineFits(t *testing.T) {
 	for w := range 60 {
 		if got := m.replayLine(w); width(got) > max(w, 6) || !strings.HasPrefix(got, "REPLAY") {
 			t.Errorf("%d: %q", w, got)
+		}
+	}
+}
+
+// Every screen of a replay fits every size, whatever is pressed.
+func TestReplayFits(t *testing.T) {
+	m := modelOf(recorded(t, recordedEnd))
+	for _, size := range [][2]int{{1, 1}, {20, 6}, {40, 12}, {80, 24}, {120, 40}} {
+		for _, key := range []string{"!", "P", "+", "E", "-", "?", "esc", "enter", "esc", "esc", "b", "r", "R", "tab", "m", "esc", "!", "x"} {
+			m.Update(tea.WindowSizeMsg{Width: size[0], Height: size[1]})
+			press(m, key)
+			events, _ := m.replay.Poll()
+			m.Update(eventsMsg(events))
+			fits(t, m, "replay after "+key)
+			if size[0] >= 40 && !strings.Contains(m.View(), "REPLAY") {
+				t.Fatalf("%v after %s: it does not say that it is a replay:\n%s", size, key, m.View())
+			}
 		}
 	}
 }
