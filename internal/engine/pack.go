@@ -39,14 +39,6 @@ func (j *job) pack(ctx context.Context, scope *event.Scope) (string, error) {
 		}
 	}
 	path := filepath.Join(j.folder, j.disk.File)
-	sum, _, err := disk.Sum(path)
-	if err != nil {
-		return "", err
-	}
-	if sum != j.disk.SHA256 {
-		_ = os.RemoveAll(j.folder)
-		return "", event.WithRemedy(fmt.Errorf("%s: expected sha256:%s, found sha256:%s: the cache is damaged", path, j.disk.SHA256, sum), "run again: the disk will be built anew")
-	}
 	base, baseName, err := j.base(ctx, scope)
 	if err != nil {
 		return "", err
@@ -77,9 +69,13 @@ func (j *job) pack(ctx context.Context, scope *event.Scope) (string, error) {
 			return "", err
 		}
 	}
-	j.image, err = container.Build(container.Spec{Base: base, Arch: j.target.Arch, DiskPath: path, Layer: j.e.form, Work: work, Metadata: meta, Packages: packages,
+	j.image, err = container.Build(container.Spec{Base: base, Arch: j.target.Arch, DiskPath: path, DiskSHA256: j.disk.SHA256, Layer: j.e.form, Work: work, Metadata: meta, Packages: packages,
 		Licences: os.DirFS(filepath.Join(j.folder, j.disk.Licences)), Environment: environment, Created: j.pulledOn()})
 	if err != nil {
+		if sum, _, serr := disk.Sum(path); serr == nil && sum != j.disk.SHA256 {
+			_ = os.RemoveAll(j.folder)
+			return "", event.WithRemedy(fmt.Errorf("%s: expected sha256:%s, found sha256:%s: the cache is damaged", path, j.disk.SHA256, sum), "run again: the disk will be built anew")
+		}
 		return "", err
 	}
 	if j.digest, err = j.image.Digest(); err != nil {

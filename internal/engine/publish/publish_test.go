@@ -1662,15 +1662,3 @@ func TestDockerRegistry(t *testing.T) {
 		}
 	})
 }
-
-func BenchmarkPush(b *testing.B) {
-	const size = 256 << 20
-	img := makeImage(b, catalog.X86_64, "a", size, "yes")
-	b.SetBytes(size)
-	b.ReportAllocs()
-	for b.Loop() {
-		if err := open(b, sink(b)+"/kmi", Options{}).Push(context.Background(), img.Image, nil); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
