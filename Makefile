@@ -9,7 +9,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 HOST := mmdebstrap apt gpgv util-linux uidmap e2fsprogs dosfstools mtools qemu-utils qemu-system-x86 ovmf seabios ipxe-qemu xorriso bubblewrap fdisk
 TEST := $(HOST) docker-registry busybox-static tmux git ca-certificates xfsprogs btrfs-progs libguestfs-tools linux-image-cloud-amd64 supermin
 GUEST := $(TEST) policycoreutils attr
-BENCH := $(TEST) guestfs-tools curl xz-utils
+BENCH := $(TEST) guestfs-tools curl xz-utils podman
 # QEMU's other firmwares, sounds and desktops are recommendations that nothing here uses.
 install = missing=$$(dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(1) 2>/dev/null | awk '$$2 == "installed" {print $$1}' | sort | comm -13 - <(printf '%s\n' $(1) | sort)); \
 	if [ -n "$$missing" ]; then echo "installing:" $$missing; $(SUDO) apt-get -qq update; \
@@ -62,10 +62,11 @@ guest-test: plain ## package managers, SELinux and cancelling on real guests, te
 	@$(call install,$(GUEST))
 	KMI_TEST_DISK=$(CURDIR)/dist/plain.qcow2 $(GO) test -v -timeout 60m -run 'TestSELinux|TestPackageManagers|TestWaysAgree|TestCancelTheSlowWays' ./internal/engine/customise
 
-bench: ## every way of customising beside the chain of libguestfs' tools, and the other benchmarks; some minutes
+bench: ## every way of customising beside the chain of libguestfs' tools, pushing, pulling, and the other benchmarks; some minutes
 	@$(call install,$(BENCH))
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./internal/engine
 	$(GO) test -run '^$$' -bench . -benchtime 2x -timeout 30m ./internal/engine/disk ./internal/engine/fetch
+	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./internal/engine/publish
 
 clean:
 	rm -rf kmi-tui dist
