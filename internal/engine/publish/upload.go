@@ -169,13 +169,14 @@ func (s *sender) send(ctx context.Context, l v1.Layer, m *meter) error {
 		return err
 	}
 	t.from = s.r.sources(l, t.digest)
-	if err := s.r.try(ctx, true, func() error { return t.attempt(ctx) }); err != nil {
+	err = s.r.try(ctx, true, func() error { return t.attempt(ctx) })
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.last = nil // what is still being read counts no more
+	if err != nil {
 		return err
 	}
 	s.r.remember(t.digest)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.last = nil
 	t.show(t.size)
 	return nil
 }

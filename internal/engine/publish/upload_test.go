@@ -461,6 +461,80 @@ func TestMountThatIsNotGiven(t *testing.T) {
 	}
 }
 
+// A token for pushing also reads where blobs are mounted from; who may not read there sends them.
+func TestMountWithTokens(t *testing.T) {
+	ctx := context.Background()
+	for _, denied := range []bool{false, true} {
+		f := newFaulty(t)
+		var mu sync.Mutex
+		var asked [][]string
+		var mounts int
+		f.set(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			mu.Lock()
+			defer mu.Unlock()
+			scopes := r.URL.Query()["scope"]
+			switch {
+			case r.URL.Path == "/token" && denied && len(scopes) > 1:
+				w.WriteHeader(http.StatusForbidden)
+			case r.URL.Path == "/token":
+				asked = append(asked, scopes)
+				_, _ = fmt.Fprintf(w, `{"token":"%d"}`, len(asked))
+			case !strings.HasPrefix(r.Header.Get("Authorization"), "Bearer "):
+				w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+f.host+`/token",service="x"`)
+				w.WriteHeader(http.StatusUnauthorized)
+			case r.Method == http.MethodHead && strings.Contains(r.URL.Path, "/two/blobs/"):
+				w.WriteHeader(http.StatusNotFound)
+			default:
+				if r.URL.Query().Get("mount") != "" {
+					mounts++
+				}
+				next.ServeHTTP(w, r)
+			}
+		})
+		reg := must(Open(f.host+"/kmi", (&naps{}).options()))
+		img := makeImage(t, catalog.X86_64, "a", 1000, "yes")
+		for _, n := range []string{"one", "two"} {
+			if err := must(reg.Repository(n)).Push(ctx, img.Image, nil); err != nil {
+				t.Errorf("%v: %v", denied, err)
+			}
+		}
+		want := [][]string{{"repository:kmi/one:push,pull"}, {"repository:kmi/two:push,pull", "repository:kmi/one:pull"}}
+		if denied {
+			want[1] = want[1][:1]
+		}
+		if len(asked) != 2 || !slices.Equal(asked[0], want[0]) || !slices.Equal(asked[1], want[1]) || mounts != 3 {
+			t.Errorf("%v: scopes %q, want %q; %d mounts", denied, asked, want, mounts)
+		}
+	}
+}
+
+// A disk that changes while it is sent is told as that, and not as the registry's fault.
+func TestDiskThatChangesWhileItIsSent(t *testing.T) {
+	f := newFaulty(t)
+	path, _ := qcow2(t, "a", 64<<20)
+	img, err := container.Build(container.Spec{Arch: catalog.X86_64, DiskPath: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.set(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		if r.Method == http.MethodPatch && r.ContentLength > 1<<20 {
+			_, _ = io.CopyN(io.Discard, r.Body, 1<<20)
+			if err := os.Truncate(path, 2<<20); err != nil {
+				t.Error(err)
+			}
+			_, _ = io.Copy(io.Discard, r.Body)
+			panic(http.ErrAbortHandler)
+		}
+		next.ServeHTTP(w, r)
+	})
+	n := &naps{}
+	err = open(t, f.host+"/kmi", n.options()).Push(context.Background(), img, nil)
+	tells(t, err, path+" changed while it was read", "run again")
+	if len(n.asked) > 0 {
+		t.Errorf("it was tried again: %q", n.lines)
+	}
+}
+
 // Uploads go where the registry says, with its query, and credentials to the registry only.
 func TestLocations(t *testing.T) {
 	ctx := context.Background()
