@@ -7,9 +7,9 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
 # What a build and a boot test need of the host, and what the tests need besides.
 HOST := mmdebstrap apt gpgv util-linux uidmap e2fsprogs dosfstools mtools qemu-utils qemu-system-x86 ovmf seabios ipxe-qemu xorriso bubblewrap fdisk
-TEST := $(HOST) docker-registry busybox-static tmux git ca-certificates xfsprogs btrfs-progs libguestfs-tools linux-image-cloud-amd64 supermin
+TEST := $(HOST) docker-registry busybox-static tmux git ca-certificates xfsprogs btrfs-progs libguestfs-tools linux-image-cloud-amd64 supermin podman runc
 GUEST := $(TEST) policycoreutils attr
-BENCH := $(TEST) guestfs-tools curl xz-utils podman
+BENCH := $(TEST) guestfs-tools curl xz-utils
 # QEMU's other firmwares, sounds and desktops are recommendations that nothing here uses.
 install = missing=$$(dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(1) 2>/dev/null | awk '$$2 == "installed" {print $$1}' | sort | comm -13 - <(printf '%s\n' $(1) | sort)); \
 	if [ -n "$$missing" ]; then echo "installing:" $$missing; $(SUDO) apt-get -qq update; \

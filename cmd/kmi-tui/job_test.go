@@ -232,6 +232,7 @@ func TestTheMainJob(t *testing.T) {
 		u.want(0, "signature of the index", "verify", host+"/kmi/debian:12")
 		u.want(0, "nothing to do", append(common, "--registry", host+"/kmi")...)
 
+		t.Run("podman", func(t *testing.T) { pulls(t, host+"/kmi/debian:12", diskOf(t, u)) })
 		t.Run("interrupted while publishing", func(t *testing.T) {
 			for _, stage := range []string{"sign", "publish"} {
 				slow, reached := stalling(t, host, stage)
@@ -482,7 +483,13 @@ func diskOf(t *testing.T, u *user) string {
 	if len(disks) != 1 {
 		t.Fatalf("disks %v", disks)
 	}
-	f, err := os.Open(disks[0])
+	return sha256Of(t, disks[0])
+}
+
+// sha256Of is a file's SHA-256, hex.
+func sha256Of(t *testing.T, path string) string {
+	t.Helper()
+	f, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,9 +9,11 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -67,6 +69,9 @@ func (w *watched) denying(deny func(w http.ResponseWriter, r *http.Request) bool
 	w.deny = deny
 }
 
+// theCatalogue is the repository's, wherever a test goes.
+var theCatalogue, _ = filepath.Abs("../../distros.toml")
+
 // week is an engine and the clock that it works by.
 type week struct {
 	*Engine
@@ -75,7 +80,7 @@ type week struct {
 
 func newWeek(t *testing.T, where string) *week {
 	t.Helper()
-	c, err := catalog.Load("../../distros.toml")
+	c, err := catalog.Load(theCatalogue)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +108,7 @@ func (w *week) made(t *testing.T, p *publication, level catalog.Level, arch cata
 	j.publication = p
 	p.join()
 	j.key = strings.Repeat(content, 64)
-	j.content, j.snapshot, j.pulled = j.key, &upstream.Snapshot{Build: "1.2+" + content, Size: 1}, w.now
+	j.content, j.snapshot, j.pulled = j.key, &upstream.Snapshot{URL: "https://example.org/", Build: "1.2+" + content, Size: 1, Checksum: "sha256:00", Signature: "verified 00"}, w.now
 	j.folder = w.cache.Path("disks", j.key+string(arch))
 	file := filepath.Join(j.folder, "disk.qcow2")
 	if err := errors.Join(os.MkdirAll(filepath.Join(j.folder, "licenses"), 0o755), os.WriteFile(file, emptyDisk(4096), 0o644),
@@ -377,6 +382,40 @@ func TestTagsAreCompleted(t *testing.T) {
 	}
 	if s := w.again(t, j); s.plan.Action != None {
 		t.Errorf("%+v", s.plan)
+	}
+}
+
+// On another day, another machine, in another language, with other masks and folders, the same inputs make the same image
+// and the same index. The day of the pull is an input.
+func TestTheSameBytesElsewhere(t *testing.T) {
+	build := func(now time.Time, epoch int64) (image, index string) {
+		w := newWeek(t, "dir:"+t.TempDir())
+		w.now = now
+		if epoch > 0 {
+			w.cfg.SourceDate = time.Unix(epoch, 0)
+		}
+		p := newPublication(w.Engine)
+		jobs := []*job{w.made(t, p, catalog.Preview, catalog.X86_64, "a"), w.made(t, p, catalog.Preview, catalog.ARM64, "a")}
+		if errs := all(t, jobs, Pack, Sign, Publish); strings.Join(errs, "") != "" {
+			t.Fatal(errs)
+		}
+		return jobs[0].digest.String(), tags(t, jobs[0])["13"]
+	}
+	day := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	image, index := build(day, day.Unix())
+	defer syscall.Umask(syscall.Umask(0o077))
+	t.Setenv("LC_ALL", "tr_TR.UTF-8")
+	t.Setenv("TZ", "Pacific/Kiritimati")
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	t.Chdir(t.TempDir())
+	if i, x := build(day.AddDate(0, 3, 0).In(time.FixedZone("there", 14*3600)), day.Unix()); i != image || x != index {
+		t.Errorf("%s and %s, elsewhere %s and %s", image, index, i, x)
+	}
+	if i, _ := build(day.Add(time.Hour), 0); i != image {
+		t.Errorf("pulled on the same day: %s, %s", image, i)
+	}
+	if i, _ := build(day.AddDate(0, 0, 1), 0); i == image {
+		t.Error("the day of the pull is not in the image")
 	}
 }
 
