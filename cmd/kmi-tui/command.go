@@ -86,7 +86,7 @@ environment: nothing was started.`,
 	p.IntVar(&o.jobs, "jobs", 0, "targets worked on at once (default: half the processors)")
 	p.BoolVar(&o.insecure, "insecure", false, "allow plain http to a registry that is not on loopback")
 	p.StringVarP(&o.output, "output", "o", "text", "`FORM` of results: text, json (chart: also markdown)")
-	root.AddCommand(o.chartCommand(), o.checkCommand(), o.doctorCommand(), o.verifyCommand(), o.cacheCommand(), o.replayCommand())
+	root.AddCommand(o.chartCommand(), o.checkCommand(), o.doctorCommand(), o.verifyCommand(), o.retainCommand(), o.cacheCommand(), o.replayCommand())
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root
 }

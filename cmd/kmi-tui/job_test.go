@@ -575,6 +575,7 @@ func stalling(t *testing.T, host, stage string) (address string, reached chan st
 			stage == "sign" && strings.Contains(r.URL.Path, "/manifests/sha256-")
 		if stall {
 			reached <- struct{}{}
+			_, _ = io.Copy(io.Discard, r.Body) // who hangs up is noticed only after the body
 			<-r.Context().Done()
 			return
 		}

@@ -59,6 +59,7 @@ type Project struct {
 
 	Compression string `toml:"disk_compression"` // of a disk's clusters: "zlib", the default, or "zstd", which older hypervisors cannot open
 	Layer       string `toml:"layer"`            // how the disk's layer of an image is compressed: "none", the default, "gzip" or "zstd"
+	Keep        int    `toml:"keep"`             // how many publications of a version a retention keeps; 0: all
 }
 
 // Zstd says whether disks' clusters are compressed by zstd.

@@ -209,6 +209,9 @@ func (v *validator) project(p place) {
 	if c := v.Project.Compression; c != "" && c != "zlib" && c != "zstd" {
 		p.in("disk_compression").say(`%s: write "zlib", or "zstd", which is smaller and which QEMU before 5.1 cannot open`, quote(c))
 	}
+	if k := v.Project.Keep; k < 0 || k > 1000 {
+		p.in("keep").say("%d is no number of publications: write 0 to keep all, or how many of a version stay, up to 1000", k)
+	}
 	if l := v.Project.Layer; l != "" && l != "none" && l != "gzip" && l != "zstd" {
 		p.in("layer").say(`%s: write "none", "gzip" or "zstd"`, quote(l))
 	}

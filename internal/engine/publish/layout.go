@@ -308,10 +308,14 @@ func (l *laidOut) Push(ctx context.Context, what any, progress func(done, total 
 	return nil
 }
 
-// has says whether a blob of that size is there.
+// has says whether a blob of that size is there; then it counts as written now.
 func (l *laidOut) has(digest v1.Hash, size int64) bool {
 	info, err := os.Stat(l.blob(digest))
-	return err == nil && info.Size() == size
+	if err != nil || info.Size() != size {
+		return false
+	}
+	now := time.Now()
+	return os.Chtimes(l.blob(digest), now, now) == nil || time.Since(info.ModTime()) < grace/2
 }
 
 // write writes a blob under a name of its own, checks it and renames it.

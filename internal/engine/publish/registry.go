@@ -69,6 +69,10 @@ type Repository interface {
 	// Tag points tags at a manifest that is there. In a folder all of them move at once or none; in a registry they move
 	// in their order, and if one does not, the error is a *TagError.
 	Tag(ctx context.Context, digest v1.Hash, tags ...string) error
+	// Remove takes tags away, and then manifests. Whoever calls knows that no other tag points at those: registries that
+	// cannot remove a tag remove every tag of a manifest with it. In a folder, blobs that nothing needs any more go, too.
+	// What is gone already is no error.
+	Remove(ctx context.Context, tags []string, manifests []v1.Hash) error
 	// Tags lists the tags in alphabetical order; none when the repository does not exist.
 	Tags(ctx context.Context) ([]string, error)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -124,7 +123,7 @@ const fixedChecked = 3
 // Fixed returns those of a version's fixed tags that point at a digest: dated ones, VERSION-YYYYMMDD and
 // VERSION-YYYYMMDD.N, and those of upstream's build, BuildTag and BuildTag.N. Of many, the newest three of each form are
 // looked at: one request for the list, and one for each.
-func Fixed(ctx context.Context, r Repository, version, build string, digest v1.Hash) (dated, built []string, err error) {
+func Fixed(ctx context.Context, r Repository, version, build string, digest v1.Hash) (byDay, byBuild []string, err error) {
 	tags, err := r.Tags(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -132,8 +131,8 @@ func Fixed(ctx context.Context, r Repository, version, build string, digest v1.H
 	slices.SortFunc(tags, func(a, b string) int { return natural.Compare(b, a) })
 	stem := BuildTag(version, build)
 	isDated := func(t string) bool {
-		rest, ok := strings.CutPrefix(t, version+"-")
-		return ok && datedForm.MatchString(rest)
+		v, _, ok := dated(t)
+		return ok && v == version
 	}
 	isBuilt := func(t string) bool {
 		rest, ok := strings.CutPrefix(t, stem)
@@ -156,15 +155,12 @@ func Fixed(ctx context.Context, r Repository, version, build string, digest v1.H
 		}
 		return found, nil
 	}
-	if dated, err = pointing(isDated); err != nil {
+	if byDay, err = pointing(isDated); err != nil {
 		return nil, nil, err
 	}
-	built, err = pointing(isBuilt)
-	return dated, built, err
+	byBuild, err = pointing(isBuilt)
+	return byDay, byBuild, err
 }
-
-// datedForm is a dated tag after its version.
-var datedForm = regexp.MustCompile(`^[0-9]{8}(\.[0-9]+)?$`)
 
 // Signatures reads the image of a digest's signatures; nil when there are none.
 func Signatures(ctx context.Context, r Repository, digest v1.Hash) (v1.Image, error) {
