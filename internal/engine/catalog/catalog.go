@@ -127,6 +127,9 @@ type Flavor struct {
 	Versions *Versions `toml:"versions"` // how its releases are found; nil: they are those in Releases
 	Origin   *Origin   `toml:"origin"`   // nil: the description of the upstream is not there yet
 	Releases []Release `toml:"release"`  // without Versions: the newest first; with it: what is to be known of some
+
+	Provision  string      `toml:"provision"` // what configures the guest at its first boot: "cloud-init", the default, "ignition", or "none"
+	Promotions []Promotion `toml:"promotion"` // changes of its level, the oldest first
 }
 
 // Step finds something on an upstream's server. One of Listing, JSON, Redirect and Sums is its URL. In that, and in

@@ -149,7 +149,7 @@ func (v *validator) read(data []byte) (top *spot, values map[string]any) {
 		whole(line, "%s", what)
 		return nil, nil
 	}
-	doc, err := tomledit.Parse(bytes.NewReader(data))
+	doc, err := document(data)
 	if err != nil {
 		line, message := syntax(data, err)
 		whole(line, "%s", message)
@@ -253,6 +253,56 @@ func (s *spot) key(name string, line int) *spot {
 	k := &spot{line: line}
 	s.keys[name] = k
 	return k
+}
+
+// document parses a file and sets its lines right: the library does not count those within multi-line literal strings.
+func document(data []byte) (*tomledit.Document, error) {
+	doc, err := tomledit.Parse(bytes.NewReader(data))
+	if err != nil {
+		return nil, err
+	}
+	missed := 0
+	var pair func(kv *parser.KeyValue)
+	var value func(v parser.Value) parser.Value
+	value = func(v parser.Value) parser.Value {
+		v.Line += missed
+		switch x := v.X.(type) {
+		case parser.Token:
+			if x.Type == scanner.MLString {
+				missed += strings.Count(x.String(), "\n")
+			}
+		case parser.Inline:
+			for _, kv := range x {
+				pair(kv)
+			}
+		case parser.Array:
+			for i, item := range x {
+				if one, ok := item.(parser.Value); ok {
+					x[i] = value(one)
+				}
+			}
+		}
+		return v
+	}
+	pair = func(kv *parser.KeyValue) {
+		kv.Line += missed
+		kv.Value = value(kv.Value)
+	}
+	items := func(list []parser.Item) {
+		for _, item := range list {
+			if kv, ok := item.(*parser.KeyValue); ok {
+				pair(kv)
+			}
+		}
+	}
+	if doc.Global != nil {
+		items(doc.Global.Items)
+	}
+	for _, s := range doc.Sections {
+		s.Line += missed
+		items(s.Items)
+	}
+	return doc, nil
 }
 
 // index notes where everything stands in a document that the decoder has accepted.

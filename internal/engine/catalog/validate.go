@@ -287,6 +287,10 @@ func (v *validator) flavor(p place, f *Flavor) {
 		p.in("user").form(f.User, userForm, "a login name of lower-case letters, digits, _ and -")
 	}
 	v.redistribution(p, f)
+	if f.Provision != "" && f.Provision != "cloud-init" && f.Provision != "ignition" && f.Provision != "none" {
+		p.in("provision").say(`%s: write "cloud-init", "ignition" or "none"`, quote(f.Provision))
+	}
+	p.in("promotion").promotions(f)
 	v.releases(p.in("release"), f)
 	found := scope{}
 	if f.Versions != nil {
