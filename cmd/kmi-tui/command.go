@@ -49,9 +49,6 @@ environment: nothing was started.`,
 		SilenceUsage:  true,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				if later[args[0]] {
-					return fmt.Errorf("%s: not supported yet", args[0])
-				}
 				return fmt.Errorf("unknown command %q; see kmi-tui --help", args[0])
 			}
 			return nil
@@ -86,13 +83,10 @@ environment: nothing was started.`,
 	p.IntVar(&o.jobs, "jobs", 0, "targets worked on at once (default: half the processors)")
 	p.BoolVar(&o.insecure, "insecure", false, "allow plain http to a registry that is not on loopback")
 	p.StringVarP(&o.output, "output", "o", "text", "`FORM` of results: text, json (chart: also markdown)")
-	root.AddCommand(o.chartCommand(), o.checkCommand(), o.doctorCommand(), o.verifyCommand(), o.retainCommand(), o.cacheCommand(), o.replayCommand())
+	root.AddCommand(o.chartCommand(), o.checkCommand(), o.doctorCommand(), o.verifyCommand(), o.promoteCommand(), o.tryMeCommand(), o.retainCommand(), o.cacheCommand(), o.replayCommand())
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root
 }
-
-// later are words of the design that have no command yet.
-var later = map[string]bool{"promote": true, "tryme": true}
 
 // fromEnvironment sets flags that were not given from KMI_NAME.
 func fromEnvironment(flags *pflag.FlagSet) (err error) {

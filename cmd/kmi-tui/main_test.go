@@ -168,7 +168,7 @@ func TestWrongUsageStartsNothing(t *testing.T) {
 		{`level "beta": write one of planned`, []string{"--batch", "--level", "beta"}},
 		{`stage "boot": write one of resolve, fetch`, []string{"--batch", "--until", "boot"}},
 		{`unknown flag: --frobnicate`, []string{"--frobnicate"}},
-		{`promote: not supported yet`, []string{"promote"}},
+		{`nothing says to which level`, []string{"promote", "debian"}},
 		{`unknown command "bulid"`, []string{"bulid"}},
 		{`the console needs a terminal`, nil},
 		{`what to do: without one, use --batch`, nil},

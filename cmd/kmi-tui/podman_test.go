@@ -24,8 +24,13 @@ func newPodman(t *testing.T) *podman {
 			t.Skip("needs podman and runc, as root: apt-get install podman runc")
 		}
 	}
+	run, err := os.MkdirTemp("", "pod") // podman takes no path of more than 50 characters
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(run) })
 	// crun refuses machines with both versions of cgroups.
-	p := &podman{t, []string{"--runtime", "runc", "--root", filepath.Join(t.TempDir(), "root"), "--runroot", filepath.Join(t.TempDir(), "run"), "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"}}
+	p := &podman{t, []string{"--runtime", "runc", "--root", filepath.Join(t.TempDir(), "root"), "--runroot", run, "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"}}
 	t.Cleanup(func() { _, _, _ = p.do("system", "reset", "--force") })
 	return p
 }

@@ -1,16 +1,13 @@
 package main
 
 import (
-	"bufio"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
@@ -50,10 +47,8 @@ at stays as well. With the others go their indexes, images and signatures. --dry
 				retained(os.Stdout, all, o.verbose)
 			}
 			if !dry && going > 0 {
-				if !yes {
-					if err := confirm(os.Stdin, os.Stderr, fmt.Sprintf("remove %d tags from %s", going, e.Destination())); err != nil {
-						return err
-					}
+				if err := o.agree(yes, fmt.Sprintf("remove %d tags from %s", going, e.Destination())); err != nil {
+					return err
 				}
 				if all, err = e.Retain(cmd.Context(), args, keep, true); err != nil {
 					return err
@@ -96,19 +91,6 @@ at stays as well. With the others go their indexes, images and signatures. --dry
 	c.Flags().BoolVar(&dry, "dry-run", false, "only say what would be removed")
 	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	return c
-}
-
-// confirm has a word typed before something is done that cannot be undone.
-func confirm(in *os.File, out io.Writer, what string) error {
-	if !term.IsTerminal(int(in.Fd())) {
-		return &engine.NotStarted{Err: event.WithRemedy(fmt.Errorf("without a terminal nobody can be asked whether to %s", what), "look with --dry-run, then say --yes")}
-	}
-	fmt.Fprintf(out, "To %s, type yes: ", what)
-	line, err := bufio.NewReader(in).ReadString('\n')
-	if err != nil || strings.TrimSpace(line) != "yes" {
-		return &engine.NotStarted{Err: errors.New("nothing was removed")}
-	}
-	return nil
 }
 
 // retained tells what goes, with verbose also what stays, and why.

@@ -981,7 +981,7 @@ func TestEntrypoint(t *testing.T) {
 				t.Skipf("%s is not installed: apt-get install %s", shell[0], map[string]string{"busybox": "busybox-static"}[shell[0]])
 			}
 			run := func(args ...string) (stdout, stderr string, code int) {
-				c := exec.Command(path, slices.Concat(shell[1:], []string{filepath.Join(root, scriptPath)}, args)...)
+				c := exec.Command(path, slices.Concat(shell[1:], []string{filepath.Join(root, Script)}, args)...)
 				c.Env = []string{"PATH=" + bin, "KMI_DIR=" + filepath.Join(root, "kmi")}
 				c.Dir = bin // where a glob would find something
 				var out, errs bytes.Buffer

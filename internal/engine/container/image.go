@@ -73,10 +73,10 @@ const (
 //go:embed entrypoint.sh
 var entrypoint []byte
 
-// scriptPath is where entrypoint.sh lies; /entrypoint.sh is a link to it. crun-vm boots an image whose entrypoint has this
+// Script is where entrypoint.sh lies, without a leading slash; /entrypoint.sh is a link to it. crun-vm boots an image whose entrypoint has this
 // name, if / and /disk together hold one regular file (crun-vm, src/commands/create/custom_opts.rs and src/util.rs); podman
 // finds it on PATH and prints the metadata. It must not be in /usr/bin, which KubeVirt hides.
-const scriptPath = "usr/local/bin/no-entrypoint"
+const Script = "usr/local/bin/no-entrypoint"
 
 // Spec says what goes into an image.
 type Spec struct {
@@ -151,7 +151,7 @@ func Build(s Spec) (v1.Image, error) {
 		}
 	}
 
-	config := v1.Config{User: strconv.Itoa(owner), WorkingDir: "/", Entrypoint: []string{path.Base(scriptPath)}, Labels: labels}
+	config := v1.Config{User: strconv.Itoa(owner), WorkingDir: "/", Entrypoint: []string{path.Base(Script)}, Labels: labels}
 	env := map[string]string{"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 	var adds []mutate.Addendum
 	if s.Base != nil {
@@ -160,8 +160,8 @@ func Build(s Spec) (v1.Image, error) {
 		}
 	}
 	adds = append(adds, layer(meta, types.OCIUncompressedLayer, s.Created, "metadata and licences"), layer(packed, form.mediaType(), s.Created, "disk"))
-	if !slices.Contains(strings.Split(env["PATH"], ":"), "/"+path.Dir(scriptPath)) {
-		env["PATH"] = "/" + path.Dir(scriptPath) + ":" + env["PATH"]
+	if !slices.Contains(strings.Split(env["PATH"], ":"), "/"+path.Dir(Script)) {
+		env["PATH"] = "/" + path.Dir(Script) + ":" + env["PATH"]
 	}
 	maps.Copy(env, s.Environment)
 	for _, name := range slices.Sorted(maps.Keys(env)) {
@@ -253,7 +253,7 @@ func metadataLayer(s Spec, disk *diskLayer) (v1.Layer, error) {
 	if err != nil {
 		return nil, err
 	}
-	files := map[string][]byte{scriptPath: entrypoint, "kmi/metadata.json": object, "kmi/packages.txt": s.Packages}
+	files := map[string][]byte{Script: entrypoint, "kmi/metadata.json": object, "kmi/packages.txt": s.Packages}
 	var names []string
 	for _, f := range fields {
 		names = append(names, f.Name)
@@ -294,13 +294,13 @@ func metadataLayer(s Spec, disk *diskLayer) (v1.Layer, error) {
 	entries := map[string]entry{}
 	for name, data := range files {
 		mode := int64(0o444)
-		if name == scriptPath {
+		if name == Script {
 			mode = 0o555
 		}
 		entries[name] = entry{header(name, tar.TypeReg, mode, 0, int64(len(data))), data}
 	}
 	link := header("entrypoint.sh", tar.TypeSymlink, 0o777, 0, 0)
-	link.Linkname = scriptPath
+	link.Linkname = Script
 	entries["entrypoint.sh"] = entry{head: link}
 	return tarLayer(entries)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -176,38 +177,54 @@ func smaller(packages []guest.Package) string {
 	return event.Clean(remedy)
 }
 
-// maxListed bounds in bytes what is read to name packages.
+// maxListed bounds in bytes each file that is read of an image's metadata.
 const maxListed = 64 << 20
 
-// packages reads the list of the guest's packages from the layer before the disk's (container.Build); nil where there is
-// none that can be read.
+// packages reads the list of the guest's packages; nil where there is none that can be read.
 func packages(img v1.Image) []guest.Package {
-	layers, err := img.Layers()
-	if err != nil || len(layers) < 2 {
-		return nil
-	}
-	rc, err := layers[len(layers)-2].Uncompressed()
+	files, err := Metadata(img, "kmi/packages.txt")
 	if err != nil {
 		return nil
 	}
+	list, err := guest.ParsePackages(files["kmi/packages.txt"])
+	if err != nil {
+		return nil
+	}
+	return list
+}
+
+// Metadata reads files of an image's metadata layer, the one before the disk's (container.Build), by their paths without
+// leading slashes. Those that are not there are missing in the result.
+func Metadata(img v1.Image, names ...string) (map[string][]byte, error) {
+	layers, err := img.Layers()
+	if err != nil {
+		return nil, err
+	}
+	if len(layers) < 2 {
+		return nil, errors.New("the image has no layer with metadata")
+	}
+	rc, err := layers[len(layers)-2].Uncompressed()
+	if err != nil {
+		return nil, err
+	}
 	defer rc.Close()
+	found := map[string][]byte{}
 	tr := tar.NewReader(io.LimitReader(rc, 4*maxListed))
-	for {
+	for len(found) < len(names) {
 		h, err := tr.Next()
-		if err != nil {
-			return nil
+		if errors.Is(err, io.EOF) {
+			break
 		}
-		if path.Clean(h.Name) != "kmi/packages.txt" {
+		if err != nil {
+			return nil, err
+		}
+		name := path.Clean(h.Name)
+		if h.Typeflag != tar.TypeReg || !slices.Contains(names, name) {
 			continue
 		}
-		data, err := io.ReadAll(io.LimitReader(tr, maxListed))
-		if err != nil {
-			return nil
+		if found[name], err = io.ReadAll(io.LimitReader(tr, maxListed)); err != nil {
+			return nil, err
 		}
-		list, err := guest.ParsePackages(data)
-		if err != nil {
-			return nil
-		}
-		return list
 	}
+	return found, nil
 }
