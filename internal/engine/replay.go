@@ -165,6 +165,14 @@ func (r *Replay) Run(context.Context, Selection) (Summary, error) {
 	return Summary{}, notStarted("%s", whyRecording)
 }
 
+// Promotion and TryMe say why they cannot.
+func (r *Replay) Promotion(context.Context, Ask) (*Promotion, error) {
+	return nil, notStarted("%s", whyRecording)
+}
+func (r *Replay) TryMe(context.Context, string) (*TryMe, error) {
+	return nil, notStarted("%s", whyRecording)
+}
+
 // Known is nothing: the recording tells what is known.
 func (r *Replay) Known() (map[string]Known, error) { return map[string]Known{}, nil }
 

@@ -23,11 +23,12 @@ const (
 	onSummary
 	onMessages
 	onHelp
+	onForm
 	inDialog
 	inInput
 
 	logs     = onRun | onLog | onMessages
-	screens  = onChart | onDetails | onPlan | onRun | onLog | onSummary | onMessages | onHelp
+	screens  = onChart | onDetails | onPlan | onRun | onLog | onSummary | onMessages | onHelp | onForm
 	anything = screens &^ onHelp
 )
 
@@ -37,7 +38,7 @@ var scopes = []struct {
 	name  string
 }{
 	{onChart, "chart"}, {onDetails, "details"}, {onPlan, "plan"}, {onRun, "run"}, {onLog, "log"}, {onSummary, "summary"},
-	{onMessages, "messages"}, {onHelp, "help"}, {inDialog, "questions"}, {inInput, "typing"},
+	{onMessages, "messages"}, {onHelp, "help"}, {onForm, "forms"}, {inDialog, "questions"}, {inInput, "typing"},
 }
 
 // action is something that the console can do. The one table of them feeds dispatch, help, palette and footers.
@@ -92,6 +93,12 @@ func bindings() []action {
 		{"scroll left", []string{"left", "h"}, "", "the beginning of long lines", logs, false, (*model).whyWrapped, func(m *model) tea.Cmd { m.log().aside(-16); return nil }},
 		{"scroll right", []string{"right", "l"}, "", "the rest of long lines", logs, false, (*model).whyWrapped, func(m *model) tea.Cmd { m.log().aside(16); return nil }},
 		{"do it", []string{"enter"}, "do it", "what the line says, where it can be done", onHelp, false, (*model).whyNotHelp, (*model).doHelp},
+		{"promote", []string{"L"}, "promote", "move the row one level up or down, by the image criteria", onChart | onDetails, false, (*model).whyNotForm, (*model).startPromotion},
+		{"try me", []string{"T"}, "try me", "a VirtualMachine for the row's image, its keys and its login", onChart | onDetails, false, (*model).whyNotForm, (*model).startTryMe},
+		{"answer", []string{"enter"}, "answer", "vouch for what cannot be seen, or waive it", onForm, false, (*model).whyNotAnswer, (*model).answer},
+		{"write", []string{"w"}, "write", "write what is shown into the repository's files; asks first", onForm, false, (*model).whyNotWrite, (*model).writeForm},
+		{"copy form", []string{"y"}, "copy", "copy what is shown: the difference, or the VirtualMachine", onForm, false, (*model).whyNotCopyForm, (*model).copyForm},
+		{"copy form's command", []string{"Y"}, "", "copy the same as a command line", onForm, false, (*model).whyNotCopyForm, (*model).copyFormLine},
 		{"copy command", []string{"y"}, "copy", "copy the same as a command line, to the clipboard", onChart | onDetails | onPlan | onRun | onLog | onSummary, false, (*model).whyNotCopy, (*model).copyBatch},
 		{"copy path", []string{"Y"}, "", "copy where the whole log is on disk", onRun | onLog | onSummary, false, (*model).whyNoPanes, (*model).copyPath},
 

@@ -27,6 +27,7 @@ const (
 	summaryScreen
 	messagesScreen
 	helpScreen
+	formScreen
 )
 
 // scope of a screen.
@@ -88,7 +89,8 @@ type model struct {
 	note     string // said last; gone with the next key
 	noteTone tone
 	unread   int                  // messages that came by themselves and were not looked at
-	scrolled [helpScreen + 1]list // of the screens that are lists
+	scrolled [formScreen + 1]list // of the screens that are lists
+	form     *form                // a promotion or a Try Me; nil: none is open
 
 	stopping bool // the console ends as soon as nothing is running
 	cause    error
@@ -164,6 +166,9 @@ func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	switch msg := msg.(type) {
 	case tea.WindowSizeMsg:
 		m.w, m.h = msg.Width, msg.Height
+		if m.form != nil {
+			m.form.size(m.w, m.h)
+		}
 	case tea.KeyMsg:
 		return m, m.key(msg)
 	case eventsMsg:
@@ -197,7 +202,12 @@ func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	case stopMsg:
 		m.cause = msg.cause
 		return m, m.stop(fmt.Errorf("stopped: %w", msg.cause))
+	case formMsg:
+		return m, m.worked(msg)
 	default:
+		if m.form != nil && m.form.asking != nil {
+			return m, m.formMessage(msg)
+		}
 		m.dirty = false
 	}
 	return m, nil
@@ -263,6 +273,9 @@ func (m *model) key(msg tea.KeyMsg) tea.Cmd {
 	}
 	if m.dialog != nil {
 		return m.dialogKey(msg)
+	}
+	if m.form != nil && m.form.asking != nil && m.top() == formScreen {
+		return m.formMessage(msg)
 	}
 	m.note = ""
 	s := m.top().scope()
@@ -368,6 +381,8 @@ func (m *model) back() tea.Cmd {
 	case s == chartScreen:
 		m.chart.filter = ""
 		m.chart.list()
+	case s == formScreen:
+		return m.closeForm()
 	case s == planScreen && m.planning() && !m.plan.cancelled:
 		m.plan.cancelled = true
 		m.plan.cancel(errors.New("cancelled in the console"))

@@ -2,6 +2,7 @@ package ui
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -137,6 +138,14 @@ func (s *script) Run(ctx context.Context, sel engine.Selection) (engine.Summary,
 		s.mu.Unlock()
 	}()
 	return s.run(ctx, s, s.names(sel))
+}
+
+func (s *script) Promotion(context.Context, engine.Ask) (*engine.Promotion, error) {
+	return nil, errors.New("nothing is known of it")
+}
+
+func (s *script) TryMe(context.Context, string) (*engine.TryMe, error) {
+	return nil, errors.New("nothing is published")
 }
 
 func (s *script) Look(ctx context.Context, each func(engine.Plan)) error {

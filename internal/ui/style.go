@@ -20,6 +20,7 @@ func (p paint) of(s string) string {
 
 // styles is the one table of how things look.
 type styles struct {
+	colour bool
 	title  paint // the program's name, names of panes
 	text   paint
 	strong paint // what the cursor is on
@@ -47,6 +48,7 @@ func newStyles(colour bool) *styles {
 	}
 	const red, green, yellow, cyan = "1", "2", "3", "6"
 	return &styles{
+		colour: colour,
 		title:  painted(style("").Bold(true)),
 		text:   painted(style("")),
 		strong: painted(style("").Bold(true)),

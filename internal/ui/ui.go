@@ -35,6 +35,9 @@ type Engine interface {
 	Look(ctx context.Context, each func(engine.Plan)) error
 	// Run blocks until everything has ended, also when ctx is done: then nothing it started is left.
 	Run(ctx context.Context, sel engine.Selection) (engine.Summary, error)
+	// Promotion judges a change of a flavor's level; TryMe makes its snippet. Neither writes anything by itself.
+	Promotion(ctx context.Context, ask engine.Ask) (*engine.Promotion, error)
+	TryMe(ctx context.Context, selector string) (*engine.TryMe, error)
 	Subscribe() *engine.Subscription
 	// Destination is where Run publishes: "dir:PATH", or HOST/PATH.
 	Destination() string

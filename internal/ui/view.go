@@ -43,7 +43,11 @@ func (m *model) render() []string {
 		if m.input != nil {
 			s = inInput
 		}
-		lines = append(lines, " "+m.footer(s, w-1))
+		if m.form != nil && m.form.asking != nil && s == onForm {
+			lines = append(lines, " "+m.st.accent.of("esc")+" leaves the questions")
+		} else {
+			lines = append(lines, " "+m.footer(s, w-1))
+		}
 	}
 	lines = m.overlay(lines, w, h)
 	for i := range lines {
@@ -68,6 +72,8 @@ func (m *model) body(w, h int) []string {
 		return m.messagesBody(w, h)
 	case helpScreen:
 		return m.helpBody(w, h)
+	case formScreen:
+		return m.formBody(w, h)
 	}
 	return m.chartBody(w, h)
 }
@@ -108,6 +114,10 @@ func (m *model) title() string {
 			return "commands"
 		}
 		return "keys"
+	case formScreen:
+		if m.form != nil {
+			return m.form.title
+		}
 	}
 	return "release chart"
 }
@@ -250,6 +260,10 @@ func (m *model) about() string {
 		return st.dim.of(m.messages.place())
 	case helpScreen:
 		return st.dim.of(m.helpInfo())
+	case formScreen:
+		if m.form != nil && m.form.why != "" {
+			return st.warn.of(clean(m.form.why))
+		}
 	}
 	return ""
 }
@@ -263,7 +277,7 @@ func (m *model) hidden() string {
 	case planScreen, helpScreen:
 		l := m.scrolled[s]
 		above, below = l.top, l.n-l.top-l.h
-	case detailsScreen:
+	case detailsScreen, formScreen:
 		l := m.scrolled[s]
 		above, below = l.cursor, l.n-1-l.cursor
 	}

@@ -974,7 +974,7 @@ func TestEntrypoint(t *testing.T) {
 	if err := os.Symlink(cat, filepath.Join(bin, "cat")); err != nil {
 		t.Fatal(err)
 	}
-	for _, shell := range [][]string{{"dash"}, {"bash", "--posix"}, {"busybox", "sh"}, {"sh"}} {
+	for _, shell := range [][]string{{"dash"}, {"bash"}, {"bash", "--posix"}, {"busybox", "sh"}, {"sh"}} {
 		t.Run(strings.Join(shell, " "), func(t *testing.T) {
 			path, err := exec.LookPath(shell[0])
 			if err != nil {

@@ -77,6 +77,14 @@ func (s *script) Plan(_ context.Context, sel engine.Selection) (plans []engine.P
 	return plans, nil
 }
 
+func (s *script) Promotion(context.Context, engine.Ask) (*engine.Promotion, error) {
+	return nil, errors.New("nothing is known of it")
+}
+
+func (s *script) TryMe(context.Context, string) (*engine.TryMe, error) {
+	return nil, errors.New("nothing is published")
+}
+
 func (s *script) Look(ctx context.Context, each func(engine.Plan)) error {
 	plans, err := s.Plan(ctx, engine.Selection{Only: []string{"debian:13/x86_64", "debian:12/x86_64"}})
 	for _, p := range plans {
