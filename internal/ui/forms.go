@@ -217,7 +217,7 @@ func (f *form) judged(p *engine.Promotion) {
 			case engine.Unproven:
 				p = st.warn
 			}
-			out = append(out, p.of(fit(fmt.Sprintf("%s %-8s", symbol, c.State), 10))+" "+st.strong.of(fit(c.ID, 14))+" "+fit(c.Text, max(0, w-27)))
+			out = append(out, p.of(fit(fmt.Sprintf("%s %-8s", symbol, c.State), 10))+" "+st.strong.of(pad(c.ID, 14))+" "+fit(c.Text, max(0, w-27)))
 			for _, l := range wrap(clean(c.Evidence), max(10, w-27)) {
 				out = append(out, spaces(26)+st.dim.of(l))
 			}
