@@ -68,6 +68,9 @@ type Engine struct {
 	keyMu  sync.Mutex
 	signer *trust.Signer
 
+	cancelMu sync.Mutex
+	cancels  map[string]context.CancelCauseFunc // of the targets that are worked on
+
 	baseMu sync.Mutex
 	bases  map[catalog.Arch]base
 }
@@ -109,7 +112,7 @@ func New(cfg Config) (*Engine, error) {
 		return nil, &NotStarted{err}
 	}
 	client := fetch.NewClient()
-	e := &Engine{cfg: cfg, bases: map[catalog.Arch]base{}, bus: event.NewBus(cfg.Now), cache: cache, registry: registry, limits: limits, form: form, client: client, fetcher: &fetch.Fetcher{Cache: cache, Client: client, Backoff: cfg.Backoff}}
+	e := &Engine{cfg: cfg, bases: map[catalog.Arch]base{}, cancels: map[string]context.CancelCauseFunc{}, bus: event.NewBus(cfg.Now), cache: cache, registry: registry, limits: limits, form: form, client: client, fetcher: &fetch.Fetcher{Cache: cache, Client: client, Backoff: cfg.Backoff}}
 	mirrored := fetch.NewClient()
 	mirrored.Transport = upstream.Through(e.mirrors(), mirrored.Transport)
 	e.images = &fetch.Fetcher{Cache: cache, Client: mirrored, Backoff: cfg.Backoff}

@@ -20,7 +20,8 @@ import (
 // publication is what a run publishes of one release: an index with every target of the run that came through its tests.
 // They wait for each other, so that the tags move once, whatever the number of architectures.
 type publication struct {
-	e *Engine
+	e   *Engine
+	run context.Context // of the run: what one target does for all does not end when that one is cancelled; nil: the target's own
 
 	mu      sync.Mutex
 	members int           // targets that are on their way or here
@@ -92,6 +93,9 @@ func (p *publication) meet(ctx context.Context, j *job, scope *event.Scope, do f
 			slices.SortFunc(r.came, func(a, b *job) int {
 				return cmp.Compare(slices.Index(catalog.Arches, a.target.Arch), slices.Index(catalog.Arches, b.target.Arch))
 			})
+			if p.run != nil {
+				ctx = p.run
+			}
 			err := do(ctx, slices.Clone(r.came))
 			p.mu.Lock()
 			r.over, r.err = true, err

@@ -444,3 +444,21 @@ func impatient(t *testing.T, host string) publish.Registry {
 	}
 	return r
 }
+
+// The work on one target can be ended alone, and only while there is some.
+func TestCancelOneTarget(t *testing.T) {
+	w := newWeek(t, "dir:"+t.TempDir())
+	one, ended := w.cancellable(t.Context(), "a:1/x86_64")
+	other, endedToo := w.cancellable(t.Context(), "b:1/x86_64")
+	defer endedToo()
+	if w.Cancel("c:1/x86_64", errors.New("enough")) || !w.Cancel("a:1/x86_64", errors.New("enough")) {
+		t.Error("who is worked on")
+	}
+	if context.Cause(one) == nil || context.Cause(one).Error() != "enough" || other.Err() != nil {
+		t.Errorf("%v, %v", context.Cause(one), other.Err())
+	}
+	ended()
+	if w.Cancel("a:1/x86_64", errors.New("enough")) {
+		t.Error("it has ended")
+	}
+}

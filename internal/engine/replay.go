@@ -165,6 +165,9 @@ func (r *Replay) Run(context.Context, Selection) (Summary, error) {
 	return Summary{}, notStarted("%s", whyRecording)
 }
 
+// Cancel ends nothing: nothing runs.
+func (r *Replay) Cancel(string, error) bool { return false }
+
 // Promotion and TryMe say why they cannot.
 func (r *Replay) Promotion(context.Context, Ask) (*Promotion, error) {
 	return nil, notStarted("%s", whyRecording)

@@ -149,6 +149,7 @@ func (e *Engine) Run(ctx context.Context, sel Selection) (Summary, error) {
 		release := t.Flavor.ID + ":" + t.Release.Version
 		if publications[release] == nil {
 			publications[release] = newPublication(e)
+			publications[release].run = ctx
 		}
 		jobs[i].publication = publications[release]
 		jobs[i].publication.join()
@@ -165,6 +166,8 @@ func (e *Engine) Run(ctx context.Context, sel Selection) (Summary, error) {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
+			ctx, ended := e.cancellable(ctx, t.String())
+			defer ended()
 			began := e.cfg.Now()
 			e.bus.Publish(event.Event{Target: t.String(), Kind: event.Started})
 			more := j.step(ctx, 0)
@@ -205,6 +208,32 @@ func (e *Engine) Run(ctx context.Context, sel Selection) (Summary, error) {
 	e.bus.Publish(end)
 	rec.end(s)
 	return s, nil
+}
+
+// cancellable is the context of a target's work, which Cancel ends. ended forgets it.
+func (e *Engine) cancellable(ctx context.Context, target string) (_ context.Context, ended func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	e.cancelMu.Lock()
+	defer e.cancelMu.Unlock()
+	e.cancels[target] = cancel
+	return ctx, func() {
+		e.cancelMu.Lock()
+		delete(e.cancels, target)
+		e.cancelMu.Unlock()
+		cancel(nil)
+	}
+}
+
+// Cancel ends the work on one target of the run that is under way; the others go on. What is finished of it is kept: a
+// later run goes on from there. It returns whether the target was being worked on.
+func (e *Engine) Cancel(target string, cause error) bool {
+	e.cancelMu.Lock()
+	defer e.cancelMu.Unlock()
+	cancel, ok := e.cancels[target]
+	if ok {
+		cancel(cause)
+	}
+	return ok
 }
 
 // able says whether the target's way goes as far as a stage.

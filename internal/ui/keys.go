@@ -78,6 +78,8 @@ func bindings() []action {
 		{"previous pane", []string{"shift+tab"}, "", "the previous target's pane", onRun | onLog, false, (*model).whyOnePane, func(m *model) tea.Cmd { m.turn(-1); return nil }},
 		{"search", []string{"/"}, "search", "search the log; with a capital letter, case counts", logs, false, nil, (*model).askSearch},
 		{"cancel", []string{"x"}, "cancel", "cancel the run; asks first", anything, true, (*model).whyNotCancel, (*model).askCancel},
+		{"cancel target", []string{"X"}, "cancel target", "cancel the pane's target only; asks first", onRun | onLog, true, (*model).whyNotCancelTarget, (*model).askCancelTarget},
+		{"retry", []string{"A"}, "retry", "run what failed again, from where it failed; asks first", anything, true, (*model).whyNotRetry, (*model).askRetry},
 		{"filter", []string{"/"}, "filter", "show only lines with these words", onChart | onHelp, false, nil, (*model).askFilter},
 		{"unfold", []string{"right", "l"}, "unfold", "show the row's targets", onChart, false, (*model).whyNotUnfold, func(m *model) tea.Cmd { m.chart.fold(true); return nil }},
 		{"select all", []string{"a"}, "all", "select every shown target that can be built; again: none", onChart, false, (*model).whyNotAll, (*model).toggleAll},
@@ -115,6 +117,8 @@ func bindings() []action {
 		{"back", []string{"esc"}, "back", "one step back: out of a search, a filter, a screen", screens, false, (*model).whyNotBack, (*model).back},
 		{"help", []string{"?"}, "help", "all keys", anything, false, nil, func(m *model) tea.Cmd { m.openHelp(); return nil }},
 		{"quit", []string{"q"}, "quit", "leave; asks if a run is under way", screens, false, nil, (*model).quit},
+		{"mouse", []string{"M"}, "", "let the wheel scroll; again: the mouse is the terminal's", screens, false, nil, (*model).toggleMouse},
+		{"suspend", []string{"ctrl+z"}, "", "back to the shell; fg comes back", screens, false, nil, func(*model) tea.Cmd { return tea.Suspend }},
 		{"interrupt", []string{"ctrl+c"}, "", "cancel the run, asks first; without a run: leave", screens, false, nil, (*model).interrupt},
 
 		{"yes", []string{"y", "enter"}, "yes", "do it; publishing to a registry wants a word typed instead", inDialog, false, nil, (*model).yes},

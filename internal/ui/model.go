@@ -92,6 +92,7 @@ type model struct {
 	scrolled [formScreen + 1]list // of the screens that are lists
 	form     *form                // a promotion or a Try Me; nil: none is open
 
+	mouse    bool // the wheel scrolls
 	stopping bool // the console ends as soon as nothing is running
 	cause    error
 	crash    error  // a panic: the console ends at once
@@ -171,6 +172,10 @@ func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		}
 	case tea.KeyMsg:
 		return m, m.key(msg)
+	case tea.MouseMsg:
+		m.wheel(msg)
+	case tea.ResumeMsg:
+		return m, m.resumed()
 	case eventsMsg:
 		for _, e := range msg {
 			m.apply(e)

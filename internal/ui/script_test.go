@@ -25,9 +25,10 @@ type script struct {
 	known       map[string]engine.Known
 	past        []engine.PastRun
 
-	mu   sync.Mutex
-	ran  []engine.Selection // what Run was called with
-	ends int                // how many calls of Run have returned
+	cancelled []string
+	mu        sync.Mutex
+	ran       []engine.Selection // what Run was called with
+	ends      int                // how many calls of Run have returned
 }
 
 func newScript() *script {
@@ -138,6 +139,13 @@ func (s *script) Run(ctx context.Context, sel engine.Selection) (engine.Summary,
 		s.mu.Unlock()
 	}()
 	return s.run(ctx, s, s.names(sel))
+}
+
+func (s *script) Cancel(target string, cause error) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cancelled = append(s.cancelled, target)
+	return true
 }
 
 func (s *script) Promotion(context.Context, engine.Ask) (*engine.Promotion, error) {

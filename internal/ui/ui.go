@@ -35,6 +35,8 @@ type Engine interface {
 	Look(ctx context.Context, each func(engine.Plan)) error
 	// Run blocks until everything has ended, also when ctx is done: then nothing it started is left.
 	Run(ctx context.Context, sel engine.Selection) (engine.Summary, error)
+	// Cancel ends the work on one target of the run; false if nobody works on it.
+	Cancel(target string, cause error) bool
 	// Promotion judges a change of a flavor's level; TryMe makes its snippet. Neither writes anything by itself.
 	Promotion(ctx context.Context, ask engine.Ask) (*engine.Promotion, error)
 	TryMe(ctx context.Context, selector string) (*engine.TryMe, error)

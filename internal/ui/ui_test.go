@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -413,6 +414,49 @@ func TestCancel(t *testing.T) {
 	x.press("ctrl+c")
 	x.answer("Cancel the run?", "ctrl+c")
 	x.wait("how the run ended", "cancelled in the console", "run ended: 4 failed")
+	x.press("q")
+	if err := x.end(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// One target is cancelled alone; what failed is run again, and nothing else.
+func TestCancelOneAndRetry(t *testing.T) {
+	s := newScript()
+	h := hold(s)
+	x := start(t, s, 120, 40, "a")
+	x.press("X")
+	x.answer("Cancel ", "y")
+	x.wait("waiting for its programs to end")
+	s.mu.Lock()
+	cancelled := slices.Clone(s.cancelled)
+	s.mu.Unlock()
+	if len(cancelled) != 1 {
+		t.Fatalf("%v", cancelled)
+	}
+	var sum engine.Summary
+	for _, name := range s.names(s.ran[0]) {
+		r := engine.Result{Target: name, State: event.Finished, Reason: "published"}
+		if name == cancelled[0] {
+			r.State, r.Reason, r.Error = event.Failed, "", "cancelled in the console"
+		}
+		sum.Results = append(sum.Results, r)
+	}
+	h.end <- sum
+	x.wait("how the run ended", "1 failed")
+	x.press("A")
+	x.answer("Run 1 failed target again?", "y")
+	x.wait("● run: 0 of")
+	s.mu.Lock()
+	again := s.ran[len(s.ran)-1]
+	s.mu.Unlock()
+	if !slices.Equal(again.Only, cancelled) {
+		t.Errorf("%v", again)
+	}
+	h.end <- engine.Summary{Results: []engine.Result{{Target: cancelled[0], State: event.Finished}}}
+	x.wait("how the run ended")
+	x.press("M")
+	x.wait("the wheel scrolls")
 	x.press("q")
 	if err := x.end(); err != nil {
 		t.Fatal(err)

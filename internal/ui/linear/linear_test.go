@@ -30,8 +30,9 @@ type script struct {
 	run         func(ctx context.Context, s *script, targets []string) engine.Summary
 	known       map[string]engine.Known
 
-	mu  sync.Mutex
-	ran [][]string
+	cancelled []string
+	mu        sync.Mutex
+	ran       [][]string
 }
 
 func newScript() *script {
@@ -75,6 +76,13 @@ func (s *script) Plan(_ context.Context, sel engine.Selection) (plans []engine.P
 		plans = append(plans, p)
 	}
 	return plans, nil
+}
+
+func (s *script) Cancel(target string, cause error) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cancelled = append(s.cancelled, target)
+	return true
 }
 
 func (s *script) Promotion(context.Context, engine.Ask) (*engine.Promotion, error) {

@@ -1,0 +1,117 @@
+package ui
+
+import (
+	"errors"
+	"strings"
+
+	tea "github.com/charmbracelet/bubbletea"
+
+	"github.com/ContainerCraft/kmi-tui/internal/engine"
+)
+
+// One target of a run.
+
+func (m *model) whyNotCancelTarget() string {
+	if why := m.whyNotCancel(); why != "" {
+		return why
+	}
+	if p := m.board.panes[m.board.focus]; p.state != running && p.state != waiting {
+		return p.target + " has ended"
+	}
+	return ""
+}
+
+func (m *model) askCancelTarget() tea.Cmd {
+	p := m.board.panes[m.board.focus]
+	m.dialog = &dialog{title: "Cancel " + p.target + "?", text: "The others go on. Finished stages and downloads are kept: A goes on from there once the run has ended. Nothing is half-published.",
+		doing: "cancel it", leaving: "let it go on", running: true, opened: m.clock, yes: func() tea.Cmd {
+			if m.engine.Cancel(p.target, errors.New("cancelled in the console")) {
+				m.say(aside, "cancelling "+p.target+": waiting for its programs to end")
+			} else {
+				m.say(aside, p.target+" is not being worked on")
+			}
+			return nil
+		}}
+	return nil
+}
+
+// failures are the targets of the last run that failed.
+func (m *model) failures() (names []string) {
+	if m.board == nil {
+		return nil
+	}
+	for _, p := range m.board.panes {
+		if p.state == failed {
+			names = append(names, p.target)
+		}
+	}
+	return names
+}
+
+func (m *model) whyNotRetry() string {
+	switch {
+	case m.replay != nil:
+		return m.whyRecorded()
+	case m.board == nil:
+		return "nothing has run yet in this console"
+	case m.working():
+		return "the run is under way: wait for its end"
+	case m.planning():
+		return "a plan is being made: wait for it, or esc on its screen"
+	case len(m.failures()) == 0:
+		return "nothing has failed in the last run"
+	}
+	return ""
+}
+
+// askRetry asks whether to run what failed again.
+func (m *model) askRetry() tea.Cmd {
+	names := m.failures()
+	sel := engine.Selection{Only: names, Until: m.board.sel.Until, Force: m.board.sel.Force}
+	where := clean(m.engine.Destination())
+	m.dialog = &dialog{title: "Run " + plural(len(names), "failed target") + " again?", targets: names, batch: m.batch(sel), doing: "run", leaving: "back", opened: m.clock,
+		text: "What was finished is kept: each goes on from the stage that failed, and is published to " + where + " at the end.",
+		yes:  func() tea.Cmd { return m.startRun(sel, names) }}
+	if !strings.HasPrefix(where, "dir:") {
+		m.dialog.word = "publish"
+		m.dialog.text += " Others can pull it from there at once."
+	}
+	return nil
+}
+
+// The mouse.
+
+// notches is how many lines a turn of the wheel scrolls.
+const notches = 3
+
+func (m *model) toggleMouse() tea.Cmd {
+	if m.mouse = !m.mouse; m.mouse {
+		m.say(aside, "the wheel scrolls; M gives the mouse back to the terminal")
+		return tea.EnableMouseCellMotion
+	}
+	m.say(aside, "the mouse is the terminal's again")
+	return tea.DisableMouse
+}
+
+func (m *model) wheel(msg tea.MouseMsg) {
+	if !m.mouse || m.dialog != nil || m.input != nil || msg.Action != tea.MouseActionPress {
+		m.dirty = false
+		return
+	}
+	switch msg.Button {
+	case tea.MouseButtonWheelUp:
+		m.move(-notches)
+	case tea.MouseButtonWheelDown:
+		m.move(notches)
+	default:
+		m.dirty = false
+	}
+}
+
+// resumed comes back from the shell.
+func (m *model) resumed() tea.Cmd {
+	if m.mouse {
+		return tea.EnableMouseCellMotion
+	}
+	return nil
+}
