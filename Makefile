@@ -15,7 +15,7 @@ install = missing=$$(dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(1) 
 	if [ -n "$$missing" ]; then echo "installing:" $$missing; $(SUDO) apt-get -qq update; \
 	DEBIAN_FRONTEND=noninteractive $(SUDO) --preserve-env=DEBIAN_FRONTEND apt-get -qq install -y --no-install-recommends $$missing >/dev/null; fi
 
-.PHONY: all build host quickstart test short install-test plain guest-test bench clean
+.PHONY: pictures all build host quickstart test short install-test plain guest-test bench clean
 all: build
 
 build: ## build ./kmi-tui
@@ -67,6 +67,10 @@ bench: ## every way of customising beside the chain of libguestfs' tools, pushin
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./internal/engine
 	$(GO) test -run '^$$' -bench . -benchtime 2x -timeout 30m ./internal/engine/disk ./internal/engine/fetch
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./internal/engine/publish
+
+pictures: build ## the pictures of README.md, made anew
+	@$(call install,tmux)
+	GO=$(GO) docs/pictures/make.sh
 
 clean:
 	rm -rf kmi-tui dist
