@@ -3,6 +3,7 @@ package event
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 )
@@ -17,6 +18,8 @@ type Bus struct {
 	mu   sync.Mutex
 	subs map[*Subscription]bool
 	done bool
+
+	transcripts map[string]*Transcript // by target
 }
 
 // NewBus makes a bus whose events carry the time that now tells; nil means time.Now.
@@ -24,7 +27,7 @@ func NewBus(now func() time.Time) *Bus {
 	if now == nil {
 		now = time.Now
 	}
-	return &Bus{now: now, subs: map[*Subscription]bool{}}
+	return &Bus{now: now, subs: map[*Subscription]bool{}, transcripts: map[string]*Transcript{}}
 }
 
 // Now is the bus's clock.
@@ -37,10 +40,41 @@ func (b *Bus) Publish(e Event) {
 		e.Time = b.now()
 	}
 	e.Line, e.Reason, e.Error, e.Remedy = Clean(e.Line), Clean(e.Reason), clean(e.Error), Clean(e.Remedy)
+	if e.Kind != Log && e.Kind != Progress && e.Target != "" {
+		if t := b.Transcript(e.Target); t != nil {
+			e.Row = t.Len() + 1
+		}
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for s := range b.subs {
+		s.mu.Lock()
 		s.put(e)
+		s.signal()
+		s.mu.Unlock()
+	}
+}
+
+// lines publishes an event for each line of a text; Row, where there is one, counts on.
+func (b *Bus) lines(e Event, text string) {
+	var few [64]string
+	list := few[:0]
+	for line := range strings.SplitSeq(text, "\n") {
+		list = append(list, Clean(line))
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for s := range b.subs {
+		s.mu.Lock()
+		for i, line := range list {
+			one := e
+			if one.Line = line; e.Row > 0 {
+				one.Row += i
+			}
+			s.put(one)
+		}
+		s.signal()
+		s.mu.Unlock()
 	}
 }
 
@@ -51,6 +85,9 @@ func (b *Bus) Close() {
 	b.done = true
 	for s := range b.subs {
 		s.close()
+	}
+	for _, t := range b.transcripts {
+		t.close()
 	}
 }
 
@@ -78,13 +115,13 @@ type Subscription struct {
 	progress map[[2]string]int // where in the queue the unread progress of a stage stands
 	logs     int               // log lines in the queue
 	dropped  int               // log lines that gave way since the last read
+	lost     bool              // some of them are in no transcript
 	closed   bool
 	wake     chan struct{}
 }
 
+// put queues an event; the caller holds mu and signals.
 func (s *Subscription) put(e Event) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.closed {
 		return
 	}
@@ -105,7 +142,6 @@ func (s *Subscription) put(e Event) {
 		delete(s.progress, key) // later progress must not move in front of the end
 	}
 	s.queue = append(s.queue, e)
-	s.signal()
 }
 
 // thin drops the older half of the queued log lines. Amortised over as many lines it costs a constant each.
@@ -117,6 +153,9 @@ func (s *Subscription) thin() {
 	for _, e := range s.queue {
 		if e.Kind == Log && drop > 0 {
 			drop--
+			if e.Row == 0 {
+				s.lost = true
+			}
 			continue
 		}
 		kept = append(kept, e)
@@ -181,9 +220,16 @@ func (s *Subscription) Poll() (events []Event, open bool) {
 	if s.dropped > 0 {
 		notice := Event{Time: s.bus.now(), Kind: Log, Line: fmt.Sprintf(
 			"… %d log lines came faster than they could be shown and are left out here; the log files have all of them", s.dropped)}
+		if !s.lost {
+			notice.Missed = s.dropped
+		}
 		events = append([]Event{notice}, events...)
 	}
-	s.queue, s.logs, s.dropped = nil, 0, 0
+	var queue []Event
+	if n := min(len(s.queue), 2*pendingLogs); n > 16 {
+		queue = make([]Event, 0, n) // as many are likely to come again
+	}
+	s.queue, s.logs, s.dropped, s.lost = queue, 0, 0, false
 	clear(s.progress)
 	if s.closed {
 		s.signal() // the next Next must not wait

@@ -39,7 +39,13 @@ type Event struct {
 	Remedy string `json:"remedy,omitempty"` // Failed: what to do about it
 
 	Seconds float64 `json:"seconds,omitempty"` // how long it took, on events that end something
-	LogFile string  `json:"log,omitempty"`     // where the whole, raw log of the stage is kept, on events that end it
+	// Row is the number of a line in the target's Transcript, from 1; of other events that of the line that comes next. 0:
+	// there is no transcript, or the line is not in it.
+	Row int `json:"-"`
+	// Missed, of a line without a target: so many lines were left out, and transcripts have all of them.
+	Missed int `json:"-"`
+
+	LogFile string `json:"log,omitempty"` // where the whole, raw log of the stage is kept, on events that end it
 }
 
 // String is the event as one line of plain text.

@@ -4,9 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"os"
+	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,9 +18,12 @@ type Scope struct {
 	target, stage string
 	began         time.Time
 
+	log     *Transcript // of the target; nil: no raw log is kept
+	raw     int         // number of the raw log in it
+	path    string      // of the raw log
+	written atomic.Bool // there are lines in it
+
 	mu     sync.Mutex
-	file   *os.File // the raw log, opened with the first line
-	path   string
 	last   time.Time // of the last progress
 	secret []string
 
@@ -38,7 +42,12 @@ func (s *Scope) With(prefix string) *Scope {
 // Scope returns a reporter for a stage of a target. The raw log of the stage goes to logFile, which is made with its
 // first line; "" keeps none.
 func (b *Bus) Scope(target, stage, logFile string) *Scope {
-	return &Scope{bus: b, target: target, stage: stage, path: logFile}
+	s := &Scope{bus: b, target: target, stage: stage, path: logFile}
+	if logFile != "" {
+		s.log = b.transcript(target, filepath.Dir(logFile))
+		s.raw = s.log.stage(stage, logFile)
+	}
+	return s
 }
 
 // Redact keeps a secret out of the events and the log file from now on.
@@ -80,29 +89,51 @@ func (s *Scope) End(reason string, err error) Event {
 			e.Remedy = s.redact(remedied.Remedy)
 		}
 	}
-	s.mu.Lock()
-	if s.file != nil {
+	if s.written.Load() {
 		e.LogFile = s.path
-		_ = s.file.Close()
-		s.file = nil
+		s.log.closeStage(s.raw)
 	}
-	s.mu.Unlock()
 	s.bus.Publish(e)
 	return e
 }
 
-// Log reports one line.
+// Log reports one line; a text of several is as many.
 func (s *Scope) Log(line string) {
 	if s == nil {
 		return
 	}
+	s.lines(line)
+}
+
+// lines reports the lines of a text.
+func (s *Scope) lines(text string) {
 	if s.parent != nil {
-		s.parent.Log(s.prefix + line)
+		s.parent.lines(s.prefix + strings.ReplaceAll(text, "\n", "\n"+s.prefix))
 		return
 	}
-	line = s.redact(line)
-	s.raw([]byte(line + "\n"))
-	s.bus.Publish(Event{Target: s.target, Stage: s.stage, Kind: Log, Line: line})
+	text = s.redact(text)
+	now := s.bus.now()
+	if s.log == nil {
+		s.bus.lines(Event{Time: now, Target: s.target, Stage: s.stage, Kind: Log}, text)
+		return
+	}
+	raw := make([]byte, 0, len(text)+1)
+	raw = append(append(raw, text...), '\n')
+	var few [64]int
+	sizes := few[:0]
+	for rest := raw; len(rest) > 0; {
+		i := bytes.IndexByte(rest, '\n')
+		sizes, rest = append(sizes, i), rest[i+1:]
+	}
+	written, err := s.log.add(s.raw, now, raw, sizes, func(first int) {
+		s.bus.lines(Event{Time: now, Target: s.target, Stage: s.stage, Kind: Log, Row: first + 1}, text)
+	})
+	if err != nil {
+		s.bus.lines(Event{Time: now, Target: s.target, Stage: s.stage, Kind: Log}, "… the raw log cannot be written, lines from here on are nowhere else: "+s.redact(err.Error()))
+	}
+	if written {
+		s.written.Store(true)
+	}
 }
 
 // Logf reports one formatted line.
@@ -129,23 +160,6 @@ func (s *Scope) Progress(done, total int64, unit string) {
 	s.bus.Publish(Event{Target: s.target, Stage: s.stage, Kind: Progress, Done: done, Total: total, Unit: unit})
 }
 
-func (s *Scope) raw(p []byte) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.path == "" {
-		return
-	}
-	if s.file == nil {
-		f, err := os.OpenFile(s.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-		if err != nil {
-			s.path = "" // a log that cannot be written (a full disk, say) never stops a build
-			return
-		}
-		s.file = f
-	}
-	_, _ = s.file.Write(p)
-}
-
 func (s *Scope) redact(text string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -159,12 +173,15 @@ func (s *Scope) redact(text string) string {
 // line is also given to each, where that is not nil.
 func (s *Scope) Lines(each func(line string)) *LineWriter { return &LineWriter{scope: s, each: each} }
 
+// longest is the length from which a line is reported in pieces.
+const longest = 64 << 10
+
 // LineWriter splits what is written into lines.
 type LineWriter struct {
 	scope *Scope
 	each  func(string)
 	mu    sync.Mutex
-	buf   []byte
+	buf   []byte // a line that is not complete
 }
 
 // Write never fails. A line longer than 64 KiB is reported in pieces, so that output without line ends cannot eat memory.
@@ -172,28 +189,43 @@ func (w *LineWriter) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	n := len(p)
-	for len(p) > 0 {
-		i := bytes.IndexByte(p, '\n')
-		if i < 0 {
-			w.buf = append(w.buf, p...)
-			if len(w.buf) > 64<<10 {
-				w.flush()
-			}
-			break
-		}
+	if i := bytes.LastIndexByte(p, '\n'); i >= 0 {
 		w.buf = append(w.buf, p[:i]...)
 		w.flush()
 		p = p[i+1:]
 	}
+	if w.buf = append(w.buf, p...); len(w.buf) > longest {
+		w.flush()
+	}
 	return n, nil
 }
 
+// flush reports what is there, which does not end with a line's end: all of its lines together.
 func (w *LineWriter) flush() {
-	line := strings.TrimRight(string(w.buf), "\r")
+	text := string(w.buf)
 	w.buf = w.buf[:0]
-	w.scope.Log(line)
+	if cap(w.buf) > 4*longest {
+		w.buf = nil
+	}
+	if i := strings.IndexByte(text, '\r'); i >= 0 || len(text) > longest {
+		var b strings.Builder
+		for line := range strings.SplitSeq(text, "\n") {
+			line = strings.TrimRight(line, "\r")
+			for len(line) > longest {
+				b.WriteString(line[:longest] + "\n")
+				line = line[longest:]
+			}
+			b.WriteString(line + "\n")
+		}
+		text = strings.TrimSuffix(b.String(), "\n")
+	}
+	if w.scope != nil {
+		w.scope.lines(text)
+	}
 	if w.each != nil {
-		w.each(line)
+		for line := range strings.SplitSeq(text, "\n") {
+			w.each(line)
+		}
 	}
 }
 
