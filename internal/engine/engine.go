@@ -51,6 +51,8 @@ type Config struct {
 
 // Engine runs the way of images. Its methods are safe for concurrent use; one Run at a time makes sense.
 type Engine struct {
+	Desk
+
 	cfg      Config
 	bus      *event.Bus
 	cache    *fetch.Cache
@@ -131,6 +133,9 @@ func (e *Engine) Subscribe() *Subscription { return e.bus.Subscribe() }
 
 // Destination is where runs publish: HOST/PATH or dir:PATH.
 func (e *Engine) Destination() string { return e.cfg.Registry }
+
+// Transcript is the whole log of a target in this process; nil when nothing was logged for it yet.
+func (e *Engine) Transcript(target string) *Transcript { return e.bus.Transcript(target) }
 
 // Logs is the folder of this process's raw logs.
 func (e *Engine) Logs() string { return e.logs }

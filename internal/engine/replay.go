@@ -35,6 +35,8 @@ const chunk = 5000
 // Replay is an engine that does nothing but show a recorded run again. Its events are taken with Next, which gives each
 // when its time has come; the clock of a replay (Now) is that of the run. Its methods are safe for concurrent use.
 type Replay struct {
+	Desk
+
 	rec     *Recording
 	catalog *catalog.Catalog
 	targets []Target
@@ -195,6 +197,9 @@ func (r *Replay) Destination() string {
 
 // Logs says where the raw logs of the recorded run are, where no stage has said it yet.
 func (r *Replay) Logs() string { return "not in the recording" }
+
+// Transcript is nil: a recording has its lines itself.
+func (r *Replay) Transcript(string) *Transcript { return nil }
 
 // Close ends the subscriptions.
 func (r *Replay) Close() { r.bus.Close() }

@@ -13,6 +13,7 @@ import (
 type (
 	Event        = event.Event
 	Subscription = event.Subscription
+	Transcript   = event.Transcript
 )
 
 // Stage is a step on the way of an image.

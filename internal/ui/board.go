@@ -74,6 +74,7 @@ func (b *board) pane(target string) *pane {
 	for _, s := range engine.Stages {
 		p.stages = append(p.stages, stage{name: string(s), state: waiting})
 	}
+	p.log.buf.target = target
 	b.byTarget[target] = p
 	b.panes = append(b.panes, p)
 	return p
@@ -82,12 +83,12 @@ func (b *board) pane(target string) *pane {
 func (b *board) over() bool { return !b.ended.IsZero() }
 
 // apply takes in one event of the run. Events of the run as a whole are not for the board.
-func (b *board) apply(e event.Event) {
+func (b *board) apply(e *event.Event) {
 	if e.Target == "" {
 		return
 	}
 	p := b.pane(e.Target)
-	if b.over() {
+	if b.over() && e.Kind != event.Log {
 		// The summary came first and knows the end: only the log's lines are news.
 		before := *p
 		before.stages = slices.Clone(p.stages)
@@ -117,12 +118,12 @@ func (b *board) follow() {
 }
 
 // whole is an event of the target as a whole.
-func (p *pane) whole(e event.Event) {
+func (p *pane) whole(e *event.Event) {
 	switch e.Kind {
 	case event.Started:
 		p.state, p.began = running, e.Time
 	case event.Log:
-		p.log.buf.push(e.Time, said, clean(e.Line))
+		p.log.buf.line(e, clean(e.Line))
 	case event.Progress:
 	default:
 		p.state, p.took = stateOf(e.Kind), seconds(e.Seconds)
@@ -131,12 +132,12 @@ func (p *pane) whole(e event.Event) {
 		if p.state == failed {
 			t = bad
 		}
-		p.log.buf.push(e.Time, t, p.state.symbol()+" "+p.outcome()+" after "+span(p.took))
+		p.log.buf.mark(e, t, p.state.symbol()+" "+p.outcome()+" after "+span(p.took))
 	}
 }
 
 // stage is an event of a stage.
-func (p *pane) stage(e event.Event) {
+func (p *pane) stage(e *event.Event) {
 	i := slices.IndexFunc(p.stages, func(s stage) bool { return s.name == e.Stage })
 	if i < 0 {
 		i = len(p.stages)
@@ -150,11 +151,11 @@ func (p *pane) stage(e event.Event) {
 		}
 		p.current = i
 		s.state, s.began, s.meter = running, e.Time, meter{}
-		p.log.buf.push(e.Time, step, "▸ "+s.name)
+		p.log.buf.mark(e, step, "▸ "+s.name)
 	case event.Progress:
 		s.meter.add(e)
 	case event.Log:
-		p.log.buf.push(e.Time, said, clean(e.Line))
+		p.log.buf.line(e, clean(e.Line))
 	default:
 		s.state, s.reason, s.took = stateOf(e.Kind), clean(e.Reason), seconds(e.Seconds)
 		if e.LogFile != "" {
@@ -169,15 +170,15 @@ func (p *pane) stage(e event.Event) {
 			line += ", " + s.reason
 		}
 		if s.state != failed {
-			p.log.buf.push(e.Time, good, line)
+			p.log.buf.mark(e, good, line)
 			return
 		}
-		p.log.buf.push(e.Time, bad, fmt.Sprintf("%s %s: failed after %s", s.state.symbol(), s.name, span(s.took)))
+		p.log.buf.mark(e, bad, fmt.Sprintf("%s %s: failed after %s", s.state.symbol(), s.name, span(s.took)))
 		for _, l := range paragraphs(e.Error) {
-			p.log.buf.push(e.Time, bad, "  "+l)
+			p.log.buf.mark(e, bad, "  "+l)
 		}
 		for _, l := range paragraphs(e.Remedy) {
-			p.log.buf.push(e.Time, bad, "  what to do: "+l)
+			p.log.buf.mark(e, bad, "  what to do: "+l)
 		}
 	}
 }
@@ -345,7 +346,7 @@ type sample struct {
 	done int64
 }
 
-func (m *meter) add(e event.Event) {
+func (m *meter) add(e *event.Event) {
 	if e.Done < m.done || e.Unit != m.unit {
 		m.samples = m.samples[:0] // another part of the stage begins
 	}

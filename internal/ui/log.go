@@ -1,16 +1,19 @@
 package ui
 
 import (
-	"fmt"
-	"strings"
+	"sort"
 	"time"
+
+	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 )
 
-// Bounds of one log in memory; what is older is on disk only.
+// Bounds of one log in memory. Of a log that can be read back memory keeps the newest lines and those that were read; of
+// others (messages, replays) it is all there is.
 const (
-	maxLines = 100_000
-	maxBytes = 12 << 20
-	chunk    = 1024 // lines that are let go of at once
+	maxLines, maxBytes   = 100_000, 12 << 20
+	tailLines, tailBytes = 8192, 1 << 20
+	oldLines, oldBytes   = 4096, 1 << 20 // of each of two generations that were read back
+	chunk                = 256           // lines that are let go of at once
 )
 
 // tone says how a log line looks.
@@ -25,312 +28,296 @@ const (
 )
 
 type logLine struct {
-	at   int64 // Unix milliseconds
-	tone tone
-	text string
+	at    int64 // Unix milliseconds
+	tone  tone
+	stage uint8 // index in the log's stages; 0: none
+	text  string
 }
 
-// logBuffer keeps the newest lines of a log. Lines are numbered from 0 by the order in which they came; numbers stay
-// when older lines go.
+// logBuffer is a log: lines of output, and marks between them that the console makes of other events. Both are numbered
+// together from 0 in the order in which they came; numbers stay. The newest are in memory. Where there is a transcript,
+// older ones are read back from it, one call at a time and never by the buffer itself.
 type logBuffer struct {
+	target string
+	stages []string // that have lines, after ""
+
 	chunks [][]logLine // all but the last are full
 	sizes  []int       // bytes of text in each
-	base   int         // number of the first line that is kept
-	count  int         // lines that are kept
+	spare  []logLine   // a chunk to be used again
+	base   int         // number of the first line in chunks
+	count  int         // lines in chunks
 	bytes  int
+
+	numbered bool // lines have rows in a transcript
+	start    int  // row in it at which this log begins
+	lines    int  // lines of output so far, if numbered
+	marks    []mark
+	disk     *event.Transcript // nil: not known yet, or there is none
+
+	old, older map[int]*logLine // lines that were read back
+	oldSize    int
 }
 
+// mark is what stands between lines of output and is in memory only.
+type mark struct {
+	n int // its number
+	logLine
+}
+
+func newLogBuffer() *logBuffer { return &logBuffer{stages: []string{""}} }
+
+// push adds a line that has no place in a transcript.
 func (b *logBuffer) push(at time.Time, t tone, text string) {
+	b.mark(&event.Event{Time: at}, t, text)
+}
+
+// line adds a line of output. One that was overtaken by others is left to the transcript.
+func (b *logBuffer) line(e *event.Event, text string) {
+	if e.Row == 0 {
+		b.mark(e, said, text)
+		return
+	}
+	if !b.meet(e) {
+		return
+	}
+	b.lines++
+	b.keep(logLine{e.Time.UnixMilli(), said, b.stage(e.Stage), text})
+}
+
+// mark adds a line of the console's own.
+func (b *logBuffer) mark(e *event.Event, t tone, text string) {
+	l := logLine{e.Time.UnixMilli(), t, b.stage(e.Stage), text}
+	if e.Row > 0 {
+		b.meet(e)
+	}
+	if b.numbered {
+		b.marks = append(b.marks, mark{b.end(), l})
+	}
+	b.keep(l)
+}
+
+// meet brings the log to where an event stands in the transcript: what is left out in between can be read back. It
+// reports whether the event is not older than that.
+func (b *logBuffer) meet(e *event.Event) bool {
+	if !b.numbered {
+		b.numbered, b.start = true, e.Row-1
+		for i := range b.count { // what came before cannot be read back
+			n := b.base + i
+			b.marks = append(b.marks, mark{i, *b.at(n)})
+		}
+		b.base = 0
+	}
+	row := e.Row - 1 - b.start
+	if row > b.lines {
+		b.lines = row
+		b.chunks, b.sizes, b.base, b.count, b.bytes = nil, nil, b.lines+len(b.marks), 0, 0
+	}
+	return row == b.lines
+}
+
+// stage is the index of a stage.
+func (b *logBuffer) stage(name string) uint8 {
+	if name == "" {
+		return 0
+	}
+	for i := len(b.stages) - 1; i > 0; i-- {
+		if b.stages[i] == name {
+			return uint8(i)
+		}
+	}
+	if len(b.stages) == 256 {
+		return 0
+	}
+	b.stages = append(b.stages, name)
+	return uint8(len(b.stages) - 1)
+}
+
+// keep takes a line into memory.
+func (b *logBuffer) keep(l logLine) {
 	last := len(b.chunks) - 1
 	if last < 0 || len(b.chunks[last]) == chunk {
-		b.chunks = append(b.chunks, make([]logLine, 0, chunk))
+		fresh := b.spare
+		if b.spare = nil; fresh == nil {
+			fresh = make([]logLine, 0, chunk)
+		}
+		b.chunks = append(b.chunks, fresh)
 		b.sizes = append(b.sizes, 0)
 		last++
 	}
-	b.chunks[last] = append(b.chunks[last], logLine{at.UnixMilli(), t, text})
-	b.sizes[last] += len(text)
-	b.bytes += len(text)
+	b.chunks[last] = append(b.chunks[last], l)
+	b.sizes[last] += len(l.text)
+	b.bytes += len(l.text)
 	b.count++
-	for len(b.chunks) > 1 && (b.count > maxLines || b.bytes > maxBytes) {
+	most, bytes := maxLines, maxBytes
+	if b.numbered {
+		most, bytes = tailLines, tailBytes
+	}
+	for len(b.chunks) > 1 && (b.count > most || b.bytes > bytes) {
 		b.base += chunk
 		b.count -= chunk
 		b.bytes -= b.sizes[0]
+		clear(b.chunks[0])
+		b.spare = b.chunks[0][:0]
 		b.chunks[0] = nil
 		b.chunks, b.sizes = b.chunks[1:], b.sizes[1:]
 	}
 }
 
 // end is the number after that of the last line.
-func (b *logBuffer) end() int { return b.base + b.count }
+func (b *logBuffer) end() int {
+	if b.numbered {
+		return b.lines + len(b.marks)
+	}
+	return b.base + b.count
+}
 
+// first is the number of the first line that can be shown.
+func (b *logBuffer) first() int {
+	if b.numbered && b.disk != nil {
+		return 0
+	}
+	return b.base
+}
+
+// at is a line of those in chunks.
 func (b *logBuffer) at(n int) *logLine {
 	n -= b.base
 	return &b.chunks[n/chunk][n%chunk]
 }
 
-// logView is a window on a log: it knows its place and how lines are shown, and costs what is visible.
-type logView struct {
-	buf    *logBuffer
-	top    int // number of the first visible line
-	row    int // how many of its rows are above the window, when lines are wrapped
-	left   int // cells that are scrolled away to the left, when they are not
-	free   bool
-	wrap   bool
-	stamps bool
-	query  string
-	hit    int // line that the last search found; -1 for none
-	w, h   int // as it was last drawn
+// marksBefore is how many marks have numbers below n.
+func (b *logBuffer) marksBefore(n int) int {
+	return sort.Search(len(b.marks), func(i int) bool { return b.marks[i].n >= n })
 }
 
-func newLogView() *logView { return &logView{buf: &logBuffer{}, hit: -1} }
-
-// prefix is what stands before a line.
-func (v *logView) prefix(l *logLine) string {
-	if !v.stamps || v.w < 30 {
-		return ""
+// markAt is the mark with this number; nil if it is a line's.
+func (b *logBuffer) markAt(n int) *logLine {
+	if i := b.marksBefore(n); i < len(b.marks) && b.marks[i].n == n {
+		return &b.marks[i].logLine
 	}
-	return time.UnixMilli(l.at).Format("15:04:05 ")
+	return nil
 }
 
-// rows is how many rows a line takes.
-func (v *logView) rows(n int) int {
-	if !v.wrap {
-		return 1
+// row is the transcript's number of a line, from 0.
+func (b *logBuffer) row(n int) int { return b.start + n - b.marksBefore(n) }
+
+// number is the log's number of a row of the transcript.
+func (b *logBuffer) number(row int) int {
+	row -= b.start
+	return row + sort.Search(len(b.marks), func(i int) bool { return b.marks[i].n-i > row })
+}
+
+// get is a line if it is in memory.
+func (b *logBuffer) get(n int) *logLine {
+	if n >= b.base {
+		return b.at(n)
 	}
-	l := v.buf.at(n)
-	return len(breaks(l.text, v.w-len(v.prefix(l))))
+	if l := b.markAt(n); l != nil {
+		return l
+	}
+	if l := b.old[n]; l != nil {
+		return l
+	}
+	if l := b.older[n]; l != nil {
+		b.remember(n, l)
+		return l
+	}
+	return nil
 }
 
-// settle brings the window to lines that exist: to the newest, while it follows.
-func (v *logView) settle() {
-	if v.free {
-		if v.top < v.buf.base {
-			v.top, v.row = v.buf.base, 0
+// remember keeps a line that was read back, until many others were.
+func (b *logBuffer) remember(n int, l *logLine) {
+	if b.old == nil || len(b.old) >= oldLines || b.oldSize > oldBytes {
+		b.older, b.old, b.oldSize = b.old, map[int]*logLine{}, 0
+	}
+	b.old[n] = l
+	b.oldSize += len(l.text)
+}
+
+// readBack takes in lines that were read.
+func (b *logBuffer) readBack(lines []event.TranscriptLine) {
+	for _, l := range lines {
+		got := &logLine{stage: b.stage(l.Stage), text: clean(l.Text)}
+		if !l.Time.IsZero() {
+			got.at = l.Time.UnixMilli()
 		}
-		last, row := v.bottom()
-		if v.top > last || v.top == last && v.row > row {
-			v.top, v.row = last, row
+		if l.Err != nil {
+			got.tone, got.text = aside, "… this line cannot be read back: "+clean(l.Err.Error())
 		}
-		if v.top < v.buf.end() && v.row > 0 {
-			v.row = min(v.row, v.rows(v.top)-1)
+		if n := b.number(l.N); n < b.base {
+			b.remember(n, got)
 		}
+	}
+}
+
+// siftMost is how many lines a sift lists.
+const siftMost = 4_000_000
+
+// sift is a list of the lines that are meant, in a log that grows. What is in memory is looked at as it comes, the rest is
+// searched on disk part by part.
+type sift struct {
+	event.Sift
+	list   []uint32 // their numbers, rising
+	upto   int      // everything below was looked at
+	busy   bool     // a part is being searched
+	err    error    // why not everything could be looked at
+	begun  bool
+	capped bool
+}
+
+func (s *sift) add(n int) {
+	if len(s.list) == siftMost {
+		s.capped = true
 		return
 	}
-	v.top, v.row = v.bottom()
+	s.list = append(s.list, uint32(n))
 }
 
-// bottom is the place of a window that shows the newest line last.
-func (v *logView) bottom() (top, row int) {
-	left := v.h
-	for n := v.buf.end() - 1; n >= v.buf.base; n-- {
-		rows := v.rows(n)
-		if rows >= left {
-			return n, rows - left
-		}
-		left -= rows
+// grow looks at what is in memory.
+func (s *sift) grow(b *logBuffer) {
+	if !s.begun {
+		s.begun, s.upto = true, b.first()
 	}
-	return v.buf.base, 0
-}
-
-// scroll moves the window by rows. Upwards it stops following; at the end it follows again.
-func (v *logView) scroll(delta int) {
-	v.settle()
-	if v.buf.count == 0 {
-		return
-	}
-	for ; delta < 0; delta++ {
-		switch {
-		case v.row > 0:
-			v.row--
-		case v.top > v.buf.base:
-			v.top--
-			v.row = v.rows(v.top) - 1
-		default:
-			delta = -1
+	s.upto = max(s.upto, b.first())
+	for end := b.end(); s.upto < end; s.upto++ {
+		var l *logLine
+		if s.upto >= b.base {
+			l = b.at(s.upto)
+		} else if l = b.markAt(s.upto); l == nil {
+			return
 		}
-		v.free = true
-	}
-	if delta > 0 {
-		last, row := v.bottom()
-		for ; delta > 0 && (v.top < last || v.top == last && v.row < row); delta-- {
-			if v.row+1 < v.rows(v.top) {
-				v.row++
-			} else {
-				v.top, v.row = v.top+1, 0
-			}
+		if s.Match(b.stages[l.stage], l.text) {
+			s.add(s.upto)
 		}
-		v.free = v.top < last || v.top == last && v.row < row
 	}
 }
 
-func (v *logView) first()  { v.top, v.row, v.free = v.buf.base, 0, true }
-func (v *logView) follow() { v.free = false }
-
-// aside moves the window sideways.
-func (v *logView) aside(delta int) { v.left = max(0, v.left+delta) }
-
-// find searches for the query from the window on, in the direction of step (1 or -1), and around. It says what it came
-// to.
-func (v *logView) find(step int) string {
-	if v.query == "" {
-		return "nothing was searched for yet: / searches"
-	}
-	v.settle()
-	total := v.buf.count
-	start := v.top
-	if v.hit >= v.buf.base {
-		start = v.hit + step
-	} else if step < 0 {
-		start = v.top - 1
-	}
-	match := matcher(v.query)
-	for i := range total {
-		n := v.buf.base + mod(start-v.buf.base+step*i, total)
-		if !match(v.buf.at(n).text) {
-			continue
-		}
-		v.hit, v.free = n, true
-		v.top, v.row = max(v.buf.base, n-v.h/3), 0 // with what led to it
-		if at := strings.Index(strings.ToLower(v.buf.at(n).text), strings.ToLower(v.query)); !v.wrap && at >= 0 {
-			if cells := width(v.buf.at(n).text[:min(at, len(v.buf.at(n).text))]); cells < v.left || cells+width(v.query) > v.left+v.w {
-				v.left = max(0, cells-v.w/3)
-			}
-		}
-		around := ""
-		if (n-start)*step < 0 {
-			around = ", around the end"
-		}
-		return fmt.Sprintf("“%s”: line %s of %s%s · n next, N previous", v.query, number(n+1), number(v.buf.end()), around)
-	}
-	v.hit = -1
-	return fmt.Sprintf("“%s” is in none of the %s", v.query, plural(total, "line"))
-}
-
-func mod(a, n int) int {
-	if a %= n; a < 0 {
-		a += n
-	}
-	return a
-}
-
-// matcher finds a word in a line; letters' case counts only if the word has upper case.
-func matcher(query string) func(string) bool {
-	if query != strings.ToLower(query) {
-		return func(s string) bool { return strings.Contains(s, query) }
-	}
-	if !plain(query) {
-		return func(s string) bool { return strings.Contains(strings.ToLower(s), query) }
-	}
-	first, upper := query[0], strings.ToUpper(query[:1])[0]
-	return func(s string) bool {
-		for i := 0; i+len(query) <= len(s); i++ {
-			if (s[i] == first || s[i] == upper) && strings.EqualFold(s[i:i+len(query)], query) {
-				return true
-			}
-		}
-		return false
-	}
-}
-
-// draw returns h rows of at most w cells.
-func (v *logView) draw(st *styles, w, h int) []string {
-	v.w, v.h = max(w, 2), h
-	v.settle()
-	out := make([]string, 0, h)
-	var match func(string) bool
-	if v.query != "" {
-		match = matcher(v.query)
-	}
-	if w < 2 { // not even one wide character
-		return make([]string, h)
-	}
-	row := v.row
-	for n := v.top; n < v.buf.end() && len(out) < h; n++ {
-		l := v.buf.at(n)
-		p, paint := v.prefix(l), st.tone(l.tone)
-		room := max(2, w-len(p))
-		found := match != nil && match(l.text)
-		if !v.wrap {
-			text := fit(from(l.text, v.left), room)
-			if v.left > 0 && l.text != "" {
-				text = fit("…"+from(l.text, v.left+1), room)
-			}
-			out = append(out, st.dim.of(p)+st.found(text, v.query, found, paint))
-			continue
-		}
-		cuts := append(breaks(l.text, room), len(l.text))
-		for ; row < len(cuts)-1 && len(out) < h; row++ {
-			text := l.text[cuts[row]:cuts[row+1]]
-			if row > 0 {
-				p = spaces(len(p))
-			}
-			out = append(out, st.dim.of(p)+st.found(text, v.query, found, paint))
-		}
-		row = 0
-	}
-	for len(out) < h {
-		out = append(out, "")
-	}
-	return out
-}
-
-// found paints a line and what of it was searched for.
-func (st *styles) found(text, query string, found bool, p paint) string {
-	if !found {
-		return p.of(text)
-	}
-	lower := text
-	if query == strings.ToLower(query) {
-		if lower = strings.ToLower(text); len(lower) != len(text) {
-			return p.of(text) // some letter is longer in the other case: the offsets would lie
-		}
-	}
-	var b strings.Builder
-	for {
-		i := strings.Index(lower, query)
-		if i < 0 {
-			b.WriteString(p.of(text))
-			return b.String()
-		}
-		b.WriteString(p.of(text[:i]))
-		b.WriteString(st.match.of(text[i : i+len(query)]))
-		text, lower = text[i+len(query):], lower[i+len(query):]
-	}
-}
-
-func (st *styles) tone(t tone) paint {
-	switch t {
-	case step:
-		return st.accent
-	case good:
-		return st.good
-	case bad:
-		return st.bad
-	case aside:
-		return st.dim
-	}
-	return st.text
-}
-
-// place says in a few words where the window is and what is not shown.
-func (v *logView) place() string {
-	b := v.buf
-	if b.count == 0 {
-		return "no lines yet"
-	}
-	if !v.free {
-		return "newest of " + plural(b.end(), "line")
-	}
-	below := max(0, b.end()-v.top-v.h)
-	if v.wrap {
-		below = 0
-		rows := -v.row
-		for n := v.top; n < b.end(); n++ {
-			if rows += v.rows(n); rows >= v.h {
-				below = b.end() - n - 1
-				break
+// take adds what was found on disk from the row that upto stands for, up to the row next.
+func (s *sift) take(b *logBuffer, found []int, next int) {
+	mark := b.marksBefore(s.upto)
+	marks := func(row int) { // those that stand before a row
+		for ; mark < len(b.marks) && b.start+b.marks[mark].n-mark <= row; mark++ {
+			if m := &b.marks[mark]; s.Match(b.stages[m.stage], m.text) {
+				s.add(m.n)
 			}
 		}
 	}
-	return fmt.Sprintf("line %s of %s · %s below", number(v.top+1), number(b.end()), number(below))
+	next = min(next, b.start+b.lines) // the events of what came since are still on their way
+	for _, row := range found {
+		if row >= next {
+			break
+		}
+		marks(row)
+		s.add(row - b.start + mark)
+	}
+	marks(next - 1)
+	s.upto = next - b.start + mark
+}
+
+// done reports whether everything was looked at.
+func (s *sift) done(b *logBuffer) bool { return s.begun && s.upto >= b.end() }
+
+// ord is how many of the lines have numbers below n.
+func (s *sift) ord(n int) int {
+	return sort.Search(len(s.list), func(i int) bool { return int(s.list[i]) >= n })
 }

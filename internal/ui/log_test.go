@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/charmbracelet/x/ansi"
+
+	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 )
 
 func fill(v *logView, from, to int) {
@@ -69,7 +71,7 @@ func TestLogStaysWhereItIs(t *testing.T) {
 	if v.free {
 		t.Error("it does not follow at the end")
 	}
-	v.first()
+	v.toFirst()
 	v.scroll(-5)
 	if v.top != v.buf.base {
 		t.Errorf("above the first line: %d", v.top)
@@ -102,22 +104,34 @@ func TestLogWraps(t *testing.T) {
 	}
 }
 
+// seek searches a log for a text.
+func seek(t *testing.T, v *logView, text string) string {
+	t.Helper()
+	q, err := event.NewQuery(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stage, filter := v.only()
+	v.sifted(stage, filter, q)
+	v.find(1)
+	return v.told()
+}
+
 func TestSearch(t *testing.T) {
 	v := newLogView()
-	if got := v.find(1); !strings.Contains(got, "nothing was searched") {
+	v.find(1)
+	if got := v.told(); !strings.Contains(got, "nothing was searched") {
 		t.Error(got)
 	}
-	v.query = "x"
-	if got := v.find(1); got != "“x” is in none of the 0 lines" {
+	if got := seek(t, v, "x"); got != "“x” is in none of the 0 lines" {
 		t.Error(got)
 	}
 	fill(v, 0, 1000)
 	v.buf.push(noon, said, "Straße İSTANBUL Error: no")
 	fill(v, 1001, 2000)
 	v.draw(newStyles(false), 40, 10)
-	for _, q := range []string{"error", "Error", "straße", "ERROR"} {
-		v.query, v.hit = q, -1
-		got := v.find(1)
+	for _, q := range []string{"error", "Error", "straße", "ERROR", "/err.r:", "/İ.+L"} {
+		got := seek(t, v, q)
 		if found := v.hit == 1000; found != (q != "ERROR") {
 			t.Errorf("%q: %s", q, got)
 		}
@@ -125,17 +139,28 @@ func TestSearch(t *testing.T) {
 			t.Errorf("%q: what was found is not seen", q)
 		}
 	}
-	v.query, v.hit = "line 199", -1
+	if got := seek(t, v, "line 199"); !strings.Contains(got, "2 of 11, line 1,991 of 2,000") { // of 199 and 1990 to 1999; the window is below the first
+		t.Error(got)
+	}
 	seen := map[int]bool{}
-	for range 11 { // 199 and 1990 to 1999
+	for range 11 {
 		v.find(1)
 		seen[v.hit] = true
 	}
 	if len(seen) != 11 {
 		t.Errorf("found %v", seen)
 	}
-	if got := v.find(1); !strings.Contains(got, "around the end") && !seen[v.hit] {
+	v.find(-1)
+	if got := v.told(); !strings.Contains(got, "1 of 11, line 200 of 2,000") {
 		t.Error(got)
+	}
+	v.find(-1)
+	if got := v.told(); !strings.Contains(got, "11 of 11, line 2,000 of 2,000, around the end") {
+		t.Error(got)
+	}
+	fill(v, 1990, 1992)
+	if v.find(1); !strings.Contains(v.told(), "12 of 13, line 2,001 of 2,002") {
+		t.Error(v.told())
 	}
 }
 

@@ -88,6 +88,7 @@ type model struct {
 	messages *logView
 	note     string // said last; gone with the next key
 	noteTone tone
+	noteLog  *logView             // whose search the note is about
 	unread   int                  // messages that came by themselves and were not looked at
 	scrolled [formScreen + 1]list // of the screens that are lists
 	form     *form                // a promotion or a Try Me; nil: none is open
@@ -150,14 +151,15 @@ func (m *model) push(s screen) {
 
 // say puts a message where it is seen, and keeps it.
 func (m *model) say(t tone, text string) {
-	m.note, m.noteTone = clean(text), t
+	m.note, m.noteTone, m.noteLog = clean(text), t, nil
 	m.messages.buf.push(m.clock, t, m.note)
 }
 
 func (m *model) working() bool  { return m.board != nil && !m.board.over() }
 func (m *model) planning() bool { return m.plan != nil && !m.plan.over() }
 
-func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
+// update takes in a message.
+func (m *model) update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	defer m.rescue()
 	if m.crash != nil {
 		return m, tea.Quit
@@ -177,8 +179,8 @@ func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	case tea.ResumeMsg:
 		return m, m.resumed()
 	case eventsMsg:
-		for _, e := range msg {
-			m.apply(e)
+		for i := range msg {
+			m.apply(&msg[i])
 		}
 		if m.board != nil {
 			m.chart.show(m.board)
@@ -204,6 +206,12 @@ func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		} else {
 			m.say(good, "sent to the terminal's clipboard (OSC 52): "+msg.what)
 		}
+	case readMsg, siftedMsg:
+		m.dirty = m.logMessage(msg)
+	case toldMsg:
+		m.say(msg.tone, msg.text)
+	case savedMsg:
+		m.saved(msg)
 	case stopMsg:
 		m.cause = msg.cause
 		return m, m.stop(fmt.Errorf("stopped: %w", msg.cause))
@@ -239,9 +247,10 @@ func (m *model) wind() tea.Cmd {
 }
 
 // apply takes in one event.
-func (m *model) apply(e event.Event) {
+func (m *model) apply(e *event.Event) {
 	switch {
-	case m.replay != nil && m.replayed(e):
+	case e.Missed > 0: // logs read it back
+	case m.replay != nil && m.replayed(*e):
 	case e.Target == "" && e.Kind == event.Log:
 		m.messages.buf.push(e.Time, said, clean(e.Line))
 		if m.top() != messagesScreen {
@@ -249,9 +258,12 @@ func (m *model) apply(e event.Event) {
 		}
 	case e.Target == "":
 	case m.planning():
-		m.plan.apply(e)
+		m.plan.apply(*e)
 	case m.board != nil:
 		m.board.apply(e)
+		if p := m.board.byTarget[e.Target]; p != nil && p.log.buf.disk == nil && p.log.buf.numbered {
+			p.log.buf.disk = m.engine.Transcript(e.Target)
+		}
 	}
 }
 
@@ -336,7 +348,7 @@ func (m *model) jump(last bool) {
 		if last {
 			m.log().follow()
 		} else {
-			m.log().first()
+			m.log().toFirst()
 		}
 		return
 	}
@@ -379,8 +391,7 @@ func (m *model) whyNotBack() string {
 // back goes one step back.
 func (m *model) back() tea.Cmd {
 	switch s := m.top(); {
-	case m.scope()&logs != 0 && m.log().query != "":
-		m.log().query, m.log().hit = "", -1
+	case m.scope()&logs != 0 && m.log().clear():
 	case s == helpScreen && m.help.filter != "":
 		m.help.filter = ""
 	case s == chartScreen:
@@ -481,6 +492,7 @@ func (m *model) askFilter() tea.Cmd {
 type input struct {
 	prompt string
 	text   string
+	then   func(text string) tea.Cmd // what is done with it; nil: the screen knows
 }
 
 func (i *input) add(s string) {
@@ -514,14 +526,11 @@ func (m *model) typed() tea.Cmd {
 }
 
 func (m *model) accept() tea.Cmd {
-	text := m.input.text
+	text, then := m.input.text, m.input.then
 	m.input = nil
 	switch {
-	case m.scope()&logs != 0:
-		m.log().query, m.log().hit = text, -1
-		if text != "" {
-			m.find(1)
-		}
+	case then != nil:
+		return then(text)
 	case m.top() == helpScreen && m.help.palette:
 		return m.run(m.bound("enter", onHelp))
 	}
@@ -540,30 +549,11 @@ func (m *model) leaveInput() tea.Cmd {
 
 // Logs.
 
-func (m *model) askSearch() tea.Cmd {
-	m.input = &input{prompt: "search"}
-	return nil
-}
-
-func (m *model) whyNoQuery() string {
-	if m.log().query == "" {
-		return "nothing was searched for yet: / searches"
-	}
-	return ""
-}
-
 func (m *model) whyWrapped() string {
 	if m.log().wrap {
 		return "lines are wrapped: w cuts them"
 	}
 	return ""
-}
-
-func (m *model) find(step int) {
-	m.note, m.noteTone = m.log().find(step), aside
-	if m.log().hit < 0 {
-		m.noteTone = bad
-	}
 }
 
 func (m *model) whyNoPanes() string {

@@ -285,30 +285,6 @@ func (m *model) current(p *pane, w int) string {
 	return st.active.of(s.name) + " " + st.bar(share, bar) + " " + text
 }
 
-// logFoot says what of a log is seen and where all of it is.
-func (m *model) logFoot(p *pane, w int) string {
-	text := p.log.place()
-	if p.state == running && !p.log.free {
-		text = "following · " + plural(p.log.buf.end(), "line")
-	}
-	if p.log.wrap {
-		text += " · wrapped"
-	}
-	if p.log.buf.count == 0 {
-		return fit(text, w)
-	}
-	text += " · "
-	if p.log.buf.base > 0 {
-		text += number(p.log.buf.base) + " older "
-	}
-	text += "on disk: "
-	path, room := m.logPath(p), w-width(text)
-	if n := width(path); n > room && room >= 12 {
-		path = "…" + from(path, n-room+1) // its end says more than its beginning
-	}
-	return fit(text+path, w)
-}
-
 // logBody is one pane on the whole screen.
 func (m *model) logBody(w, h int) []string {
 	b := m.board
@@ -319,7 +295,7 @@ func (m *model) logBody(w, h int) []string {
 }
 
 func (m *model) messagesBody(w, h int) []string {
-	if m.messages.buf.count == 0 {
+	if m.messages.buf.end() == 0 {
 		return []string{m.st.dim.of(fit("  Nothing has been said yet.", w))}
 	}
 	out := m.messages.draw(m.st, w-2, h)

@@ -17,6 +17,7 @@ import (
 
 // script is an engine that does what a test tells it, with real events on a real bus.
 type script struct {
+	engine.Desk
 	catalog     *catalog.Catalog
 	bus         *event.Bus
 	destination string
@@ -81,6 +82,7 @@ func chart19() *catalog.Catalog {
 
 func (s *script) Catalog() *catalog.Catalog               { return s.catalog }
 func (s *script) Subscribe() *engine.Subscription         { return s.bus.Subscribe() }
+func (s *script) Transcript(t string) *engine.Transcript  { return s.bus.Transcript(t) }
 func (s *script) Destination() string                     { return s.destination }
 func (s *script) Known() (map[string]engine.Known, error) { return s.known, nil }
 func (s *script) History(int) ([]engine.PastRun, error)   { return s.past, nil }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"os"
 	"runtime/debug"
 	"strings"
@@ -45,6 +46,12 @@ type Engine interface {
 	Destination() string
 	// Logs is the folder of this process's raw logs.
 	Logs() string
+	// Transcript is the whole log of a target, also what memory does not keep; nil where there is none.
+	Transcript(target string) *engine.Transcript
+	// Save writes lines to a file; an error that is fs.ErrExist says that there is one, which overwrite replaces.
+	Save(path string, overwrite bool, lines iter.Seq2[string, error]) (engine.Saved, error)
+	// Clipboard gives a text to the desktop's clipboard, and says by which program; "" when there is none.
+	Clipboard(ctx context.Context, text string) (program string, err error)
 	// Known is what earlier plans and runs found out, by target. What cannot be read is missing, and the error says why.
 	Known() (map[string]engine.Known, error)
 	// History lists the recorded runs of the last weeks (0: all), the newest first. The list is good even with an error.

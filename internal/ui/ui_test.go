@@ -379,15 +379,15 @@ func TestLogs(t *testing.T) {
 	x.press("G")
 	x.wait("line 599 of the guest", "following · 600 lines")
 	x.press("/", "line 77 ", "enter")
-	x.wait("line 77 of the guest", "“line 77 ”: line 78 of 600")
+	x.wait("line 77 of the guest", "“line 77 ”: 1 of 1, line 78 of 600")
 	x.press("/", "LINE 77", "enter")
 	x.wait("“LINE 77” is in none of the 600 lines")
 	x.press("/", "line 4", "enter")
-	x.wait("“line 4”: line 401 of 600")
+	x.wait("“line 4”: 12 of 111, line 401 of 600")
 	x.press("n")
-	x.wait("“line 4”: line 402 of 600")
+	x.wait("“line 4”: 13 of 111, line 402 of 600")
 	x.press("N", "N")
-	x.wait("“line 4”: line 50 of 600")
+	x.wait("“line 4”: 11 of 111, line 50 of 600")
 	x.press("esc") // forgets the search
 	x.gone("line 50 of 600")
 	x.press("f")
@@ -612,7 +612,7 @@ func TestPanicRestoresTheTerminal(t *testing.T) {
 }
 
 func TestHelpListsEveryBinding(t *testing.T) {
-	x := open(t, newScript(), 130, 80)
+	x := open(t, newScript(), 130, 110)
 	x.wait("release chart")
 	x.press("?")
 	s := x.wait("here: chart", "everywhere", "interrupt question")

@@ -10,6 +10,16 @@ import (
 // MaxLine is the length in bytes from which Clean cuts a line.
 const MaxLine = 4096
 
+// manyMarks is how many combining marks of one character are let through: more of them paint over other lines.
+const manyMarks = 6
+
+// unseen reports whether nothing is seen of a character where it stands, or not what it is: bidirectional controls, zero
+// width, line ends, fillers. Variation selectors are left alone: emoji have them.
+func unseen(r rune) bool {
+	return unicode.Is(unicode.Cf, r) || unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r) ||
+		unicode.Is(unicode.Other_Default_Ignorable_Code_Point, r) || unicode.Is(unicode.Variation_Selector, r) && (r < 0xfe00 || r > 0xfe0f)
+}
+
 // Clean makes one line of untrusted output (a guest's console, an upstream's file, a tool's message) harmless for every
 // consumer: escape sequences are dropped, other control, formatting and invalid characters are spelled out, tabs become
 // spaces, CI workflow commands lose their meaning, and what is too long is cut with a word that says so. Of a line that
@@ -29,6 +39,7 @@ func Clean(line string) string {
 	}
 	var b strings.Builder
 	b.Grow(len(line))
+	marks := 0
 	for i := 0; i < len(line); {
 		c := line[i]
 		if c == 0x1b {
@@ -46,11 +57,20 @@ func Clean(line string) string {
 		case r == '\b':
 		case unicode.IsControl(r):
 			fmt.Fprintf(&b, `\x%02x`, r)
-		case unicode.Is(unicode.Cf, r) || unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r): // bidi, zero width, line ends
+		case r >= 0x80 && unseen(r):
 			fmt.Fprintf(&b, `\u%04x`, r)
+		case r >= 0x300 && unicode.In(r, unicode.Mn, unicode.Me):
+			if marks++; marks > manyMarks {
+				fmt.Fprintf(&b, `\u%04x`, r)
+			} else {
+				b.WriteRune(r)
+			}
+			i += n
+			continue
 		default:
 			b.WriteRune(r)
 		}
+		marks = 0
 		i += n
 	}
 	s := b.String()

@@ -28,6 +28,8 @@ func TestClean(t *testing.T) {
 		{"bell\x07 nul\x00 del\x7f", `bell\x07 nul\x00 del\x7f`},
 		{"c1 \u009b31m", `c1 \u009b31m`},
 		{"bidi \u202egpj.exe", `bidi \u202egpj.exe`},
+		{"zero\u200bwidth \u2066x\u2069 \ufeff \u115f\u3164\u034f\u180b \U000e0100", `zero\u200bwidth \u2066x\u2069 \ufeff \u115f\u3164\u034f\u180b \ue0100`},
+		{"e\u0301 ✔\ufe0f " + "z" + strings.Repeat("\u0300", 8), "e\u0301 ✔\ufe0f z" + strings.Repeat("\u0300", 6) + `\u0300\u0300`},
 		{"bad \xff\xfe", `bad \xff\xfe`},
 		{"::error file=x::boo", ": :error file=x::boo"},
 		{"  ::set-env name=x::y", "  : :set-env name=x::y"},
@@ -53,7 +55,7 @@ func FuzzClean(f *testing.F) {
 			t.Fatalf("%q is not valid UTF-8", got)
 		}
 		for _, r := range got {
-			if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) {
+			if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || unseen(r) {
 				t.Fatalf("%q holds %U", got, r)
 			}
 		}

@@ -24,6 +24,7 @@ import (
 
 // script is an engine that does what a test tells it, with real events on a real bus.
 type script struct {
+	engine.Desk
 	catalog     *catalog.Catalog
 	bus         *event.Bus
 	destination string
@@ -45,6 +46,7 @@ func newScript() *script {
 
 func (s *script) Catalog() *catalog.Catalog               { return s.catalog }
 func (s *script) Subscribe() *engine.Subscription         { return s.bus.Subscribe() }
+func (s *script) Transcript(t string) *engine.Transcript  { return s.bus.Transcript(t) }
 func (s *script) Destination() string                     { return s.destination }
 func (s *script) Logs() string                            { return "/cache/logs/1" }
 func (s *script) Known() (map[string]engine.Known, error) { return s.known, nil }
