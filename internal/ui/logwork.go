@@ -41,21 +41,6 @@ type (
 	}
 )
 
-// Update takes in a message, draws the frame and asks for what the logs in it lack.
-func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
-	_, cmd := m.update(msg)
-	if m.crash != nil {
-		return m, tea.Quit
-	}
-	if m.dirty {
-		m.View()
-	}
-	if more := m.logWork(); more != nil {
-		cmd = tea.Batch(cmd, more)
-	}
-	return m, cmd
-}
-
 // logWork is what the logs lack, as commands; nil if nothing.
 func (m *model) logWork() tea.Cmd {
 	if m.board == nil || m.scope()&(onRun|onLog) == 0 {

@@ -75,6 +75,7 @@ type model struct {
 	ticking bool
 	dirty   bool
 	frame   string
+	show    func(frame string, all bool) // draws it
 
 	stack    []screen
 	chart    *chart
@@ -114,7 +115,7 @@ func (l *list) window(n, h int) (from, to int) {
 }
 
 func newModel(e Engine, colour bool, now func() time.Time) *model {
-	m := &model{engine: e, now: now, st: newStyles(colour), actions: bindings(), stack: []screen{chartScreen}, messages: newLogView(), clock: now(), dirty: true, abort: func() {}}
+	m := &model{engine: e, now: now, st: newStyles(colour), actions: bindings(), stack: []screen{chartScreen}, messages: newLogView(), clock: now(), dirty: true, abort: func() {}, show: func(string, bool) {}}
 	m.messages.wrap, m.messages.stamps = true, true
 	targets, err := e.Targets(engine.Selection{Only: []string{"*"}})
 	if err != nil {

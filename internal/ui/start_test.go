@@ -19,6 +19,13 @@ func TestMain(m *testing.M) {
 		fmt.Println("version 1")
 		os.Exit(0)
 	}
+	if os.Getenv(floodFolder) != "" {
+		if err := flooded(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	os.Exit(m.Run())
 }
 

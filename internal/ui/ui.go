@@ -17,7 +17,6 @@ import (
 
 	"github.com/aymanbagabas/go-osc52/v2"
 	tea "github.com/charmbracelet/bubbletea"
-	"github.com/charmbracelet/x/term"
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
@@ -108,19 +107,28 @@ func Run(ctx context.Context, e Engine, o Options) error {
 	m.copy = out.copy
 	m.listen = listen(events, from)
 
-	// Bubbletea's own handler of signals would end the console and leave its children behind; its frame rate is a
-	// ceiling, a frame is drawn only after something has changed.
+	screen, err := newPainter(o.In, out)
+	if err != nil {
+		return fmt.Errorf("the terminal cannot be used: %w", err)
+	}
+	defer screen.close()
+	m.show = screen.show
+
+	// Bubbletea's own handler of signals would end the console and leave its children behind.
 	var p *tea.Program
 	in := o.In
 	if f, ok := in.(*os.File); ok {
 		in = &keyboard{f, func() { p.Send(stopMsg{errors.New("the terminal is gone")}) }}
 	}
-	p = tea.NewProgram(m, tea.WithInput(in), tea.WithOutput(out.writer()), tea.WithAltScreen(), tea.WithoutSignalHandler(), tea.WithFPS(30))
+	p = tea.NewProgram(m, tea.WithInput(in), tea.WithOutput(out), tea.WithoutRenderer(), tea.WithoutSignalHandler())
 	m.abort = func() { go p.Quit() }
 	defer context.AfterFunc(ctx, func() { p.Send(stopMsg{context.Cause(ctx)}) })()
-	onTerminal.Store(p)
-	_, err := p.Run()
+	onTerminal.Store(screen)
+	stopWatch := screen.watch(func(size tea.WindowSizeMsg) { p.Send(size) })
+	_, err = p.Run()
 	onTerminal.Store(nil)
+	screen.close()
+	stopWatch()
 	stopEvents()
 	// However the console came to its end (it may have lost its terminal), what it started ends now.
 	w.end(errors.New("the console has ended"), func() { fmt.Fprintln(o.Out, "kmi-tui: stopping: waiting for the programs of the run to end") })
@@ -134,13 +142,13 @@ func Run(ctx context.Context, e Engine, o Options) error {
 }
 
 // onTerminal is the console that has the terminal: a process has one.
-var onTerminal atomic.Pointer[tea.Program]
+var onTerminal atomic.Pointer[painter]
 
 // Restore gives the terminal back at once, for a program that has to exit while Run is still waiting. Without a console
 // it does nothing.
 func Restore() {
 	if p := onTerminal.Load(); p != nil {
-		_ = p.ReleaseTerminal()
+		p.close()
 	}
 }
 
@@ -239,21 +247,6 @@ func (o *output) Write(p []byte) (int, error) {
 	defer o.mu.Unlock()
 	return o.w.Write(p)
 }
-
-// writer is the output as bubbletea knows it: as a terminal, if it is one.
-func (o *output) writer() io.Writer {
-	if f, ok := o.w.(term.File); ok {
-		return &terminal{f, o}
-	}
-	return o
-}
-
-type terminal struct {
-	term.File
-	o *output
-}
-
-func (t *terminal) Write(p []byte) (int, error) { return t.o.Write(p) }
 
 // copy sends text to the clipboard of the terminal, which may be far away.
 func (o *output) copy(text string) error {

@@ -3,7 +3,26 @@ package ui
 import (
 	"fmt"
 	"strings"
+
+	tea "github.com/charmbracelet/bubbletea"
 )
+
+// Update takes in a message, draws the frame and asks for what the logs in it lack.
+func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
+	_, cmd := m.update(msg)
+	if m.dirty {
+		m.View()
+		_, resized := msg.(tea.WindowSizeMsg)
+		m.show(m.frame, resized)
+	}
+	if m.crash != nil {
+		return m, tea.Quit
+	}
+	if more := m.logWork(); more != nil {
+		cmd = tea.Batch(cmd, more)
+	}
+	return m, cmd
+}
 
 // View is the frame. It is worked out anew only after something has changed.
 func (m *model) View() string {

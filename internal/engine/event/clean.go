@@ -42,12 +42,22 @@ func Clean(line string) string {
 	marks := 0
 	for i := 0; i < len(line); {
 		c := line[i]
+		if c >= 0x20 && c < 0x7f { // what comes most comes at once
+			begin := i
+			for i++; i < len(line) && line[i] >= 0x20 && line[i] < 0x7f; i++ {
+			}
+			b.WriteString(line[begin:i])
+			marks = 0
+			continue
+		}
 		if c == 0x1b {
 			i += escape(line[i:])
 			continue
 		}
 		r, n := utf8.DecodeRuneInString(line[i:])
 		switch {
+		case r >= 0x3041 && r <= 0x9fff && r != 0x3164 && r != 0x3099 && r != 0x309a, r >= 0xa1 && r < 0x300 && r != 0xad: // kana and ideographs; Latin
+			b.WriteString(line[i : i+n])
 		case r == utf8.RuneError && n <= 1:
 			fmt.Fprintf(&b, `\x%02x`, c)
 		case r == '\t':
