@@ -209,7 +209,7 @@ func (j *job) resolve(ctx context.Context, scope *event.Scope) (string, error) {
 	}
 	labels := j.published.Labels()
 	if labels != nil {
-		j.plan.Published = &Published{Digest: j.published.Entry.Digest.String(), ContentKey: labels[container.LabelContentKey], Date: j.published.Created()}
+		j.plan.Published = &Published{Digest: j.published.Entry.Digest.String(), ContentKey: labels[container.LabelContentKey], Date: j.published.Created(), Build: labels[container.LabelUpstream]}
 	}
 	if err := j.decide(ctx, labels, scope); err != nil {
 		return "", err
@@ -264,6 +264,11 @@ func (j *job) decide(ctx context.Context, labels map[string]string, scope *event
 			return err
 		}
 		j.plan.Reason = why
+		if p := j.plan.Published; p != nil && whole {
+			p.Signature = "verified " + j.signedBy
+		} else if p != nil && j.signedBy != "" {
+			p.Signature = "bad: " + strings.TrimPrefix(why, "published, but ")
+		}
 		if whole {
 			j.rests(labels)
 		}
@@ -540,10 +545,16 @@ type testRecord struct {
 	Results []boot.Result `json:"results"`
 }
 
+// testKey names the boot test of a disk (its SHA-256, hex) as its target describes it now.
+func testKey(t Target, sum string) string {
+	b := t.Flavor.Origin.Boot[t.Arch]
+	id := sha256.Sum256([]byte(strings.Join(append([]string{sum, boot.Version, string(t.Arch), t.Flavor.User, strconv.Itoa(b.Memory)}, b.Firmware...), " ")))
+	return hex.EncodeToString(id[:])
+}
+
 func (j *job) test(ctx context.Context, scope *event.Scope) (string, error) {
 	b := j.target.Flavor.Origin.Boot[j.target.Arch]
-	id := sha256.Sum256([]byte(strings.Join(append([]string{j.disk.SHA256, boot.Version, string(j.target.Arch), j.target.Flavor.User, strconv.Itoa(b.Memory)}, b.Firmware...), " ")))
-	key := hex.EncodeToString(id[:])
+	key := testKey(j.target, j.disk.SHA256)
 	var record testRecord
 	if j.e.cache.Load("tests", key, &record) && !j.force {
 		return "", event.Skipf("this disk passed on %s: %s", record.Time.Format("2006-01-02 15:04"), passed(record.Results))

@@ -250,7 +250,7 @@ func (j *job) learned() {
 			p.Published = &now
 			break
 		}
-		p.Published = &Published{Digest: j.digest.String(), Tags: j.result.Tags, Date: j.pulled.UTC().Truncate(24 * time.Hour), ContentKey: "sha256:" + j.content}
+		p.Published = &Published{Digest: j.digest.String(), Tags: j.result.Tags, Date: j.pulled.UTC().Truncate(24 * time.Hour), ContentKey: "sha256:" + j.content, Build: j.snapshot.Build, Signature: "verified " + j.signedBy}
 	case j.force:
 		resolved = false // it had been built anyway: that is no news of the target
 	}

@@ -236,6 +236,7 @@ func (p *publication) publish(ctx context.Context, jobs []*job, scope *event.Sco
 		return err
 	}
 	for _, j := range jobs {
+		j.signedBy = key.Key.ID
 		j.remember(ctx, index, j.digest, key.Key.ID, p.tags, scope)
 	}
 	return nil

@@ -99,6 +99,7 @@ func (j *job) whole(ctx context.Context, scope *event.Scope) (whole bool, why st
 	if key == nil {
 		return false, "published, but there is no key yet to verify its signature with", nil
 	}
+	j.signedBy = key.ID
 	if at, ok := j.proven(ctx, key.ID); ok {
 		j.vouched = fmt.Sprintf("index and image are signed by key %s, verified on %s and unchanged", short(key.ID), at.Format("2006-01-02"))
 		return true, "", nil
@@ -113,7 +114,7 @@ func (j *job) whole(ctx context.Context, scope *event.Scope) (whole bool, why st
 			return false, fmt.Sprintf("published, but %s: %v", digest, err), nil
 		}
 	}
-	j.signedBy, j.vouched = key.ID, fmt.Sprintf("index and image are signed by key %s, verified just now", short(key.ID))
+	j.vouched = fmt.Sprintf("index and image are signed by key %s, verified just now", short(key.ID))
 	// A publication that was killed has not moved all of its tags.
 	version := j.target.Release.Version
 	dated, built, err := publish.Fixed(ctx, j.repo, version, j.snapshot.Build, index)

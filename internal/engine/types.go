@@ -103,6 +103,8 @@ type Published struct {
 	Tags       []string  `json:"tags"`
 	Date       time.Time `json:"date"`
 	ContentKey string    `json:"content_key"`
+	Build      string    `json:"build,omitempty"`     // upstream's name for what it was made of
+	Signature  string    `json:"signature,omitempty"` // "verified KEY", "bad: …"; "" where nobody has looked, as the image is old anyway
 }
 
 // Result is how one target ended.

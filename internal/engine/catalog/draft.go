@@ -1,0 +1,242 @@
+package catalog
+
+import (
+	"bytes"
+	"errors"
+	"regexp"
+	"slices"
+	"sort"
+	"strings"
+
+	"github.com/creachadair/tomledit/scanner"
+
+	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
+)
+
+// Draft is a catalogue that is being written: what of it fits every rule, and what is wrong with the rest.
+type Draft struct {
+	Catalog  *Catalog // the rows that fit, and only those; where the tables besides them do not, others stand in for them
+	Broken   []Broken // the rows that do not, in the order of the file
+	Problems Problems // every mistake; none: the whole file fits
+}
+
+// Broken is a row with mistakes, with as much of it as can be shown. Its texts are as they stand in the file, made
+// harmless and short: they are for the eye only.
+type Broken struct {
+	Line     int // where its table begins
+	ID, Name string
+	Level    string
+	Problems Problems
+}
+
+// Elsewhere are the mistakes that are in no row.
+func (d *Draft) Elsewhere() (list Problems) {
+	for _, p := range d.Problems {
+		if !slices.ContainsFunc(d.Broken, func(b Broken) bool { return slices.Contains(b.Problems, p) }) {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// part is a piece of the file: from a line with the heading of a table to the next one that does not belong to it.
+type part struct {
+	from, to int    // lines, 1-based; to is the one after the last
+	table    string // the first word of its heading
+	row      bool   // a [[flavor]] with all that belongs to it
+	out      bool   // it is left out
+}
+
+// What stands in for tables that have to be there and cannot be read. Nothing is published by them.
+const (
+	standInProject = "\n[project]\nname = \"kmi-tui\"\nsource = \"https://localhost/\"\nregistry = \"dir:images\"\npublic = \"localhost/kmi\"\ndisk_size = \"10GiB\"\n"
+	standInBase    = "\n[base]\nimage = \"scratch\"\n"
+	standInID      = "stands-in-for-rows-that-cannot-be-read"
+	standInRow     = "\n[[flavor]]\nid = \"" + standInID + "\"\nname = \"x\"\nhome = \"https://localhost/\"\nlevel = \"planned\"\narch = [\"x86_64\"]\nredistribution = \"free\"\n"
+)
+
+// maxRounds bounds how often a draft is read again without what was wrong with it.
+const maxRounds = 20
+
+// ParseDraft reads a catalogue that may have mistakes; name stands for its file in messages. Rows with mistakes are left
+// out of the catalogue that it returns, which fits every rule like one of Parse.
+func ParseDraft(name string, data []byte) *Draft {
+	d := &Draft{}
+	c, err := Parse(name, data)
+	if err == nil {
+		d.Catalog = c
+		return d
+	}
+	errors.As(err, &d.Problems)
+	if len(data) > maxFile {
+		data = nil
+	}
+	lines := strings.SplitAfter(string(data), "\n")
+	parts := split(lines)
+	holding := func(p Problem) int {
+		return slices.IndexFunc(parts, func(q part) bool { return p.Line >= q.from && p.Line < q.to })
+	}
+	tables := false // something besides rows was left out: rows may be wrong only because of that
+	problems := d.Problems
+	for range maxRounds {
+		out := false
+		for _, p := range problems {
+			if i := holding(p); i >= 0 && !parts[i].out {
+				parts[i].out, out = true, true
+				tables = tables || !parts[i].row
+			}
+		}
+		if !out && !leave(parts) { // a mistake without a place
+			break
+		}
+		if c, err = Parse(name, remains(lines, parts)); err == nil {
+			break
+		}
+		problems = nil
+		errors.As(err, &problems)
+		for _, p := range problems {
+			if i := holding(p); i >= 0 && (parts[i].row && !tables || isSyntax(p)) && !slices.Contains(d.Problems, p) {
+				d.Problems = append(d.Problems, p)
+			}
+		}
+	}
+	if err != nil {
+		for i := range parts {
+			parts[i].out = true
+		}
+		if c, err = Parse(name, []byte(standInProject+standInBase+standInRow)); err != nil {
+			c = &Catalog{Path: name, lines: map[string]int{}} // not reached: the stand-ins fit every rule
+		}
+	}
+	c.Flavors = slices.DeleteFunc(c.Flavors, func(f Flavor) bool { return f.ID == standInID })
+	d.Catalog = c
+	sort.SliceStable(d.Problems, func(i, j int) bool { return d.Problems[i].Line < d.Problems[j].Line })
+	for _, q := range parts {
+		if q.row && q.out {
+			d.Broken = append(d.Broken, sketch(name, lines[q.from-1:min(q.to-1, len(lines))], q, d.Problems))
+		}
+	}
+	return d
+}
+
+func isSyntax(p Problem) bool { return p.Key == "" && strings.HasPrefix(p.Message, "is not TOML") }
+
+// leave leaves out the last part that is still there, rows after all others.
+func leave(parts []part) bool {
+	for _, row := range []bool{false, true} {
+		for i := len(parts) - 1; i >= 0; i-- {
+			if parts[i].row == row && !parts[i].out {
+				parts[i].out = true
+				return true
+			}
+		}
+	}
+	return false
+}
+
+var (
+	heading = regexp.MustCompile(`^\[{1,2}[ \t]*"?([A-Za-z0-9_-]+)"?[ \t]*([.\]])`)       // begins a table
+	rowHead = regexp.MustCompile(`^[ \t]*\[\[[ \t]*"?flavor"?[ \t]*\]\][ \t]*(#.*)?\s*$`) // begins a row
+)
+
+// split finds the parts of a file: each begins with a heading at the beginning of a line.
+func split(lines []string) (parts []part) {
+	inside := texts(lines)
+	for i, line := range lines {
+		row := rowHead.MatchString(line)
+		m := heading.FindStringSubmatch(line)
+		if !row && m == nil || inside[i+1] {
+			continue
+		}
+		if !row && m[1] == "flavor" && len(parts) > 0 && parts[len(parts)-1].row {
+			continue // a table of the row
+		}
+		if len(parts) > 0 {
+			parts[len(parts)-1].to = i + 1
+		}
+		q := part{from: i + 1, to: len(lines) + 1, row: row}
+		if m != nil {
+			q.table = m[1]
+		}
+		parts = append(parts, q)
+	}
+	return parts
+}
+
+// texts are the lines that begin inside of a text of several lines, as far as the lexer can tell.
+func texts(lines []string) map[int]bool {
+	inside := map[int]bool{}
+	s := scanner.New(bytes.NewReader([]byte(strings.Join(lines, ""))))
+	for s.Next() == nil {
+		at := s.Location()
+		for l := at.First.Line + 1; l <= at.Last.Line && bytes.ContainsRune(s.Text(), '\n') && len(bytes.TrimSpace(s.Text())) > 0; l++ {
+			inside[l] = true
+		}
+	}
+	return inside
+}
+
+// remains is the file without what is left out, each line where it was, and with what has to be there at its end.
+func remains(lines []string, parts []part) []byte {
+	var b strings.Builder
+	there := map[string]bool{}
+	at := 1
+	copied := func(to int, kept bool) {
+		for ; at < min(to, len(lines)+1); at++ {
+			if kept {
+				b.WriteString(lines[at-1])
+			} else {
+				b.WriteString("\n")
+			}
+		}
+	}
+	for _, q := range parts {
+		copied(q.from, true)
+		copied(q.to, !q.out)
+		there[q.table] = there[q.table] || !q.out
+	}
+	copied(len(lines)+1, true)
+	for _, t := range []struct{ name, text string }{{"project", standInProject}, {"base", standInBase}, {"flavor", standInRow}} {
+		if !there[t.name] {
+			b.WriteString(t.text)
+		}
+	}
+	return []byte(b.String())
+}
+
+var pair = regexp.MustCompile(`^\s*(id|name|level)\s*=\s*(?:"([^"\\]*)"|'([^']*)')`)
+
+// sketch reads of a row with mistakes what can be shown.
+func sketch(file string, lines []string, q part, problems Problems) Broken {
+	b := Broken{Line: q.from}
+	for i, line := range lines {
+		if i > 0 && heading.MatchString(strings.TrimLeft(line, " \t")) {
+			break
+		}
+		m := pair.FindStringSubmatch(line)
+		if m == nil {
+			continue
+		}
+		text := event.Clean(m[2] + m[3])
+		if r := []rune(text); len(r) > maxName {
+			text = string(r[:maxName])
+		}
+		switch {
+		case m[1] == "id" && b.ID == "":
+			b.ID = text
+		case m[1] == "name" && b.Name == "":
+			b.Name = text
+		case m[1] == "level" && b.Level == "":
+			b.Level = text
+		}
+	}
+	for _, p := range problems {
+		if p.Line >= q.from && p.Line < q.to {
+			b.Problems = append(b.Problems, p)
+		}
+	}
+	if b.Problems == nil {
+		b.Problems = Problems{{File: file, Line: q.from, Key: "flavor " + quote(b.ID), Message: "cannot be checked: mend what is wrong elsewhere in the file first"}}
+	}
+	return b
+}
