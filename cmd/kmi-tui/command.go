@@ -29,7 +29,7 @@ type options struct {
 	linear                                bool
 	only, level, mirror                   []string
 	until, registry, key, base, layer     string
-	cache, catalog, output                string
+	cache, catalog, output, theme         string
 	jobs                                  int
 }
 
@@ -82,6 +82,7 @@ environment: nothing was started.`,
 	p.BoolVarP(&o.verbose, "verbose", "v", false, "print every log line")
 	p.IntVar(&o.jobs, "jobs", 0, "targets worked on at once (default: half the processors)")
 	p.BoolVar(&o.insecure, "insecure", false, "allow plain http to a registry that is not on loopback")
+	p.StringVar(&o.theme, "theme", "", "colours of the console: `NAME` "+strings.Join(ui.Themes(), ", "))
 	p.StringVarP(&o.output, "output", "o", "text", "`FORM` of results: text, json (chart: also markdown)")
 	root.AddCommand(o.chartCommand(), o.checkCommand(), o.doctorCommand(), o.verifyCommand(), o.promoteCommand(), o.tryMeCommand(), o.retainCommand(), o.cacheCommand(), o.replayCommand())
 	root.CompletionOptions.HiddenDefaultCmd = true
@@ -103,11 +104,20 @@ func fromEnvironment(flags *pflag.FlagSet) (err error) {
 
 // loadCatalog finds and reads the catalogue.
 func (o *options) loadCatalog() (*catalog.Catalog, error) {
+	path, err := o.catalogPath()
+	if err != nil {
+		return nil, err
+	}
+	return catalog.Load(path)
+}
+
+// catalogPath finds the catalogue's file.
+func (o *options) catalogPath() (string, error) {
 	path := o.catalog
 	if path == "" {
 		dir, err := os.Getwd()
 		if err != nil {
-			return nil, err
+			return "", err
 		}
 		for path = filepath.Join(dir, "distros.toml"); ; path = filepath.Join(dir, "distros.toml") {
 			if _, err := os.Stat(path); err == nil {
@@ -115,7 +125,7 @@ func (o *options) loadCatalog() (*catalog.Catalog, error) {
 			}
 			up := filepath.Dir(dir)
 			if up == dir {
-				return nil, event.WithRemedy(errors.New("there is no distros.toml here or in a folder above"), "name the catalogue with --catalog FILE")
+				return "", event.WithRemedy(errors.New("there is no distros.toml here or in a folder above"), "name the catalogue with --catalog FILE")
 			}
 			dir = up
 		}
@@ -125,7 +135,7 @@ func (o *options) loadCatalog() (*catalog.Catalog, error) {
 			}
 		}
 	}
-	return catalog.Load(path)
+	return path, nil
 }
 
 // engine makes the engine that the flags describe.
@@ -134,7 +144,17 @@ func (o *options) engine() (*engine.Engine, error) {
 	if err != nil {
 		return nil, &engine.NotStarted{Err: err}
 	}
-	cfg := engine.Config{Catalog: c, Cache: o.cache, Registry: o.registry, Base: o.base, Layer: o.layer, Jobs: o.jobs, Key: o.key, Insecure: o.insecure, Version: programVersion(),
+	cfg, err := o.config()
+	if err != nil {
+		return nil, err
+	}
+	cfg.Catalog = c
+	return engine.New(cfg)
+}
+
+// config is what the flags and the environment say, without the catalogue.
+func (o *options) config() (cfg engine.Config, err error) {
+	cfg = engine.Config{Cache: o.cache, Registry: o.registry, Base: o.base, Layer: o.layer, Jobs: o.jobs, Key: o.key, Insecure: o.insecure, Version: programVersion(),
 		KeyPEM: []byte(os.Getenv("COSIGN_PRIVATE_KEY")), Password: []byte(os.Getenv("COSIGN_PASSWORD"))}
 	if o.key != "" {
 		cfg.KeyPEM = nil // the flag wins over the environment
@@ -142,23 +162,23 @@ func (o *options) engine() (*engine.Engine, error) {
 	if text := os.Getenv("SOURCE_DATE_EPOCH"); text != "" {
 		seconds, err := strconv.ParseInt(text, 10, 64)
 		if err != nil || seconds <= 0 {
-			return nil, &engine.NotStarted{Err: fmt.Errorf("SOURCE_DATE_EPOCH is %q: write seconds since 1970", text)}
+			return cfg, &engine.NotStarted{Err: fmt.Errorf("SOURCE_DATE_EPOCH is %q: write seconds since 1970", text)}
 		}
 		cfg.SourceDate = time.Unix(seconds, 0)
 	}
 	if cfg.Cache, err = o.cacheDir(); err != nil {
-		return nil, err
+		return cfg, err
 	}
 	dir, err := os.UserConfigDir()
 	if err == nil {
 		cfg.KeyDir = filepath.Join(dir, "kmi-tui")
 	} else if o.key == "" && len(cfg.KeyPEM) == 0 {
-		return nil, &engine.NotStarted{Err: event.WithRemedy(err, "name a signing key with --key FILE")}
+		return cfg, &engine.NotStarted{Err: event.WithRemedy(err, "name a signing key with --key FILE")}
 	}
 	if cfg.Mirrors, err = o.mirrors(); err != nil {
-		return nil, err
+		return cfg, err
 	}
-	return engine.New(cfg)
+	return cfg, nil
 }
 
 // mirrors are those of the flags.
@@ -274,19 +294,27 @@ func (o *options) inLines() bool {
 	return o.linear || os.Getenv("TERM") == "dumb" && term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stdout.Fd()))
 }
 
+// appearance is how the console looks on this terminal.
+func (o *options) appearance() (ui.Appearance, error) {
+	look, err := ui.AppearanceOf(o.theme, os.Getenv)
+	if err != nil {
+		return look, &engine.NotStarted{Err: fmt.Errorf("--theme: %w", err)}
+	}
+	return look, nil
+}
+
 func (o *options) runConsole(cmd *cobra.Command) error {
 	if !o.inLines() && (!term.IsTerminal(int(os.Stdin.Fd())) || !term.IsTerminal(int(os.Stdout.Fd()))) {
 		return &engine.NotStarted{Err: event.WithRemedy(errors.New("the console needs a terminal"), "without one, use --batch, or --batch --plan to look first")}
 	}
-	e, err := o.engine()
+	look, err := o.appearance()
 	if err != nil {
 		return err
 	}
-	defer e.Close()
 	var flags []string
 	cmd.Flags().Visit(func(f *pflag.Flag) {
 		switch values, many := f.Value.(pflag.SliceValue); {
-		case f.Name == "registry", f.Name == "linear":
+		case f.Name == "registry", f.Name == "linear", f.Name == "theme":
 		case many:
 			for _, v := range values.GetSlice() {
 				flags = append(flags, "--"+f.Name, v)
@@ -298,7 +326,26 @@ func (o *options) runConsole(cmd *cobra.Command) error {
 		}
 	})
 	if o.inLines() {
+		e, err := o.engine()
+		if err != nil {
+			return err
+		}
+		defer e.Close()
 		return linear.Run(cmd.Context(), e, linear.Options{In: os.Stdin, Out: os.Stdout, Flags: flags})
 	}
-	return ui.Run(cmd.Context(), e, ui.Options{In: os.Stdin, Out: os.Stdout, NoColor: os.Getenv("NO_COLOR") != "", Look: true, Flags: flags})
+	// A catalogue with mistakes is shown with them; what fits can be looked at.
+	path, err := o.catalogPath()
+	if err != nil {
+		return &engine.NotStarted{Err: err}
+	}
+	cfg, err := o.config()
+	if err != nil {
+		return err
+	}
+	live, err := engine.OpenLive(cfg, path)
+	if err != nil {
+		return err
+	}
+	defer live.Close()
+	return ui.Run(cmd.Context(), live, ui.Options{In: os.Stdin, Out: os.Stdout, Appearance: look, Look: true, Flags: flags})
 }

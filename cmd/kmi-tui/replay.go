@@ -104,5 +104,9 @@ func (o *options) replayConsole(cmd *cobra.Command, r *engine.Replay, path strin
 	if !term.IsTerminal(int(keys.Fd())) || !term.IsTerminal(int(os.Stdout.Fd())) {
 		return &engine.NotStarted{Err: event.WithRemedy(errors.New("the console needs a terminal"), "without one, use --batch or --output json")}
 	}
-	return ui.Run(cmd.Context(), r, ui.Options{In: keys, Out: os.Stdout, NoColor: os.Getenv("NO_COLOR") != ""})
+	look, err := o.appearance()
+	if err != nil {
+		return err
+	}
+	return ui.Run(cmd.Context(), r, ui.Options{In: keys, Out: os.Stdout, Appearance: look})
 }

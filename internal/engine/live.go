@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io"
+	"iter"
 	"os"
 	"path/filepath"
 	"sync"
@@ -27,8 +28,9 @@ import (
 type Live struct {
 	now   atomic.Pointer[version]
 	path  string
-	cfg   Config            // as it was given: what it leaves to the catalogue is the catalogue's of now
-	known [sha256.Size]byte // of the file that was read last
+	cfg   Config                 // as it was given: what it leaves to the catalogue is the catalogue's of now
+	busy  atomic.Pointer[Engine] // that runs, or ran last
+	known [sha256.Size]byte      // of the file that was read last
 
 	watcher *fsnotify.Watcher // nil: nobody tells of changes
 	why     error             // then
@@ -220,7 +222,15 @@ func (l *Live) Run(ctx context.Context, sel Selection) (Summary, error) {
 	if err := l.errMistakes(); err != nil {
 		return Summary{}, err
 	}
-	return l.now.Load().Run(ctx, sel)
+	e := l.now.Load().Engine
+	l.busy.Store(e)
+	return e.Run(ctx, sel)
+}
+
+// Cancel is Engine.Cancel, of the run that is under way.
+func (l *Live) Cancel(target string, cause error) bool {
+	e := l.busy.Load()
+	return e != nil && e.Cancel(target, cause)
 }
 
 // The rest is that of Engine, with the catalogue as it is now.
@@ -236,6 +246,19 @@ func (l *Live) Plan(ctx context.Context, sel Selection) ([]Plan, error) {
 	return l.now.Load().Plan(ctx, sel)
 }
 func (l *Live) Look(ctx context.Context, each func(Plan)) error { return l.now.Load().Look(ctx, each) }
+func (l *Live) Transcript(target string) *Transcript { return l.now.Load().Transcript(target) }
+func (l *Live) Save(path string, overwrite bool, lines iter.Seq2[string, error]) (Saved, error) {
+	return l.now.Load().Save(path, overwrite, lines)
+}
+func (l *Live) Clipboard(ctx context.Context, text string) (string, error) {
+	return l.now.Load().Clipboard(ctx, text)
+}
+func (l *Live) Promotion(ctx context.Context, ask Ask) (*Promotion, error) {
+	return l.now.Load().Promotion(ctx, ask)
+}
+func (l *Live) TryMe(ctx context.Context, selector string) (*TryMe, error) {
+	return l.now.Load().TryMe(ctx, selector)
+}
 func (l *Live) Image(ctx context.Context, target string) (Image, error) {
 	return l.now.Load().Image(ctx, target)
 }

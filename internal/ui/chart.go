@@ -1,8 +1,10 @@
 package ui
 
 import (
+	"cmp"
 	"fmt"
 	"path"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -13,22 +15,35 @@ import (
 
 // chart is the release chart with a cursor, a selection and a filter.
 type chart struct {
-	rows   []*row
-	filter string
-	lines  []line // what the filter and the folds leave
-	cursor int    // index into lines
-	top    int    // first line on the screen
-	h      int    // lines on the screen, as last drawn
+	rows    []*row // in the order of the catalogue
+	filter  string
+	sort    order
+	groups  map[*row]string // of order
+	order   []*row          // as it was sorted and filtered last: facts that come later change nothing of it
+	wrong   string          // what is wrong with the filter
+	dated   bool            // sorted and filtered anew, the rows would be others
+	lines   []line          // what the folds leave of order
+	cursor  int             // index into lines
+	top     int             // first line on the screen
+	h       int             // lines on the screen, as last drawn
+	terms   []filterTerm    // of the filter
+	pathing string          // the catalogue's file name
 }
 
 // row is a flavor. Its texts are the catalogue's, made harmless.
 type row struct {
 	id, name, level, arches string
+	place                   int    // line of the file
 	reason                  string // why none of it can be built; "" when some can
+	undecided               string // why a maintainer has to decide about its licence; "": nobody has to
+	mistakes                []string
 	targets                 []*target
 	facts                   [][2]string // what else the catalogue says of it
 	others                  [][2]string // what the last look found besides targets: releases that are left out
 	open                    bool
+	file                    bool // it stands for what is wrong with the file besides its rows
+	edited                  bool // it was changed while the console was open
+	flavor                  catalog.Flavor
 }
 
 // target is a release for one architecture.
@@ -40,20 +55,75 @@ type target struct {
 	note        string
 	took        time.Duration
 	plan        *planned // of the last look; nil: it has not been looked at
+	fresh       bool     // the plan was made in this process
+	seen        time.Time
+	stages      map[string]ended // how its stages ended last, before this process
 }
 
-// line is a line of the chart: a flavor, or one of its targets.
+// release is the target's release.
+func (t *target) release() string {
+	release, _, _ := strings.Cut(t.label, "/")
+	return release
+}
+
+// arch is the target's architecture.
+func (t *target) arch() string {
+	_, arch, _ := strings.Cut(t.label, "/")
+	return arch
+}
+
+// line is a line of the chart: a flavor, one of its releases, one of its targets, or a heading of a group of flavors.
 type line struct {
-	row    *row
-	target *target
+	row     *row
+	release string // of a release that has several targets
+	target  *target
+	under   bool // the line of its release is above
+	heading string
+}
+
+// flavor reports whether the line is a flavor's.
+func (l line) flavor() bool { return l.row != nil && l.release == "" && l.target == nil }
+
+// targets are those that the line is about.
+func (l line) targets() []*target {
+	switch {
+	case l.row == nil:
+		return nil
+	case l.target != nil:
+		return []*target{l.target}
+	case l.release != "":
+		return slices.DeleteFunc(slices.Clone(l.row.targets), func(t *target) bool { return t.release() != l.release })
+	}
+	return l.row.targets
 }
 
 // newChart makes the chart of every row of the catalogue.
 func newChart(c *catalog.Catalog, targets []engine.Target) *chart {
 	ch := &chart{}
-	for i := range c.Flavors {
-		f := &c.Flavors[i]
-		r := &row{id: clean(f.ID), name: clean(f.Name), level: clean(string(f.Level))}
+	ch.fill(&catalog.Draft{Catalog: c}, targets)
+	return ch
+}
+
+// fill takes over which rows there are. Those that are still there keep what is known of them, unless they have changed.
+func (c *chart) fill(d *catalog.Draft, targets []engine.Target) {
+	old := map[string]*row{}
+	for _, r := range c.rows {
+		old[r.id] = r
+	}
+	first := len(c.rows) == 0
+	c.rows = nil
+	c.pathing = clean(path.Base(d.Catalog.Path))
+	for i := range d.Catalog.Flavors {
+		f := &d.Catalog.Flavors[i]
+		r := &row{id: clean(f.ID), name: clean(f.Name), level: clean(string(f.Level)), place: d.Catalog.Line(f.ID), flavor: *f}
+		if was := old[r.id]; was != nil {
+			r.open = was.open
+			if r.edited = len(was.mistakes) > 0 || !reflect.DeepEqual(was.flavor, r.flavor); !r.edited {
+				r.targets, r.others, r.edited = was.targets, was.others, was.edited
+			}
+		} else {
+			r.edited = !first
+		}
 		var words []string
 		for _, a := range f.Arch {
 			words = append(words, clean(string(a)))
@@ -62,15 +132,20 @@ func newChart(c *catalog.Catalog, targets []engine.Target) *chart {
 		r.reason = "not supported yet"
 		switch o := f.Origin; {
 		case o == nil:
-			r.reason += ": its upstream is not described in " + clean(path.Base(c.Path))
+			r.reason += ": its upstream is not described in " + c.pathing
 		case o.Kind == "none":
 			r.reason = "nothing upstream: " + clean(o.Reason)
 		}
+		if f.Redistribution == catalog.Unclear && f.Decision == "" {
+			r.undecided = clean("whether it may be passed on is unclear: " + f.Because)
+		}
 		r.facts = facts(f)
-		ch.rows = append(ch.rows, r)
+		c.rows = append(c.rows, r)
 	}
-	ch.update(targets)
-	return ch
+	c.mistaken(d, old, first)
+	slices.SortStableFunc(c.rows, func(a, b *row) int { return cmp.Compare(a.place, b.place) })
+	c.update(targets)
+	c.arrange()
 }
 
 // update takes over which targets there are now. Those that are still there keep what is known of them.
@@ -165,39 +240,60 @@ func (r *row) buildable() (list []*target) {
 	return list
 }
 
+// urgent are states in the order in which they need somebody.
+var urgent = []state{failed, unsigned, running, waiting, done, stale, skipped, ready}
+
 // state is that of the row's target which needs a human most.
 func (r *row) state() (worst state, label string) {
-	var n [len(states)]int
+	if len(r.mistakes) > 0 {
+		return failed, r.mistakes[0]
+	}
 	able := r.buildable()
 	if len(able) == 0 {
 		return r.found()
 	}
+	return worstOf(able)
+}
+
+// worstOf is the state of several targets that can be built.
+func worstOf(able []*target) (worst state, label string) {
+	n := map[state]int{}
+	first := map[state]*target{}
 	for _, t := range able {
-		n[t.state]++
+		s := t.shown()
+		if n[s]++; n[s] == 1 {
+			first[s] = t
+		}
 	}
-	for _, s := range []state{failed, running, waiting, done, skipped, ready} {
-		if stale := r.stale(); s == done && len(stale) > 0 && n[done] == 0 { // what is published already matters less
-			if len(able) == 1 || len(stale) == len(able) {
-				return ready, stale[0].word()
-			}
-			return ready, fmt.Sprintf("%d of %d %s", len(stale), len(able), stale[0].word())
+	for _, s := range urgent {
+		switch {
+		case n[s] == 0:
+		case s == running || n[s] == len(able):
+			return s, first[s].word()
+		default:
+			return s, fmt.Sprintf("%d of %d %s", n[s], len(able), first[s].word())
 		}
-		if n[s] == 0 {
-			continue
-		}
-		if len(able) == 1 || n[s] == len(able) && s != running {
-			return s, able[0].word()
-		}
-		if s == running {
-			for _, t := range able {
-				if t.state == running {
-					return s, t.word()
-				}
-			}
-		}
-		return s, fmt.Sprintf("%d of %d %s", n[s], len(able), s.word())
 	}
 	return ready, ready.word()
+}
+
+// shown is the state as it is shown: what is ready may be stale.
+func (t *target) shown() state {
+	if t.unsupported != "" {
+		if t.broken() {
+			return failed
+		}
+		return unsupported
+	}
+	if t.state == ready && t.plan != nil && t.plan.action == engine.Build {
+		switch {
+		case strings.HasPrefix(t.plan.signed, "bad"):
+			return unsigned
+		case t.plan.isPublished:
+			return stale
+		}
+	}
+	return t.state
 }
 
 // word is how the target is doing.
@@ -209,73 +305,91 @@ func (t *target) word() string {
 		return t.unsupported
 	case t.state == done:
 		return doneWord(t.note)
+	case t.state == failed && t.note != "":
+		return "failed: " + t.note
 	case (t.state == running || t.state == ready) && t.note != "":
 		return t.note
 	}
 	return t.state.word()
 }
 
-// list works out which lines there are, and keeps the cursor on what it is on.
+// list works out which lines there are, and keeps the cursor on what it is on and where that is on the screen.
 func (c *chart) list() {
 	var on line
 	if c.cursor < len(c.lines) {
 		on = c.lines[c.cursor]
 	}
+	at := c.cursor - c.top
 	c.lines = c.lines[:0]
-	words := strings.Fields(strings.ToLower(c.filter))
-	for _, r := range c.rows {
-		if !r.matches(words) {
-			continue
+	group := ""
+	for _, r := range c.order {
+		if g := c.groups[r]; g != group {
+			group = g
+			c.lines = append(c.lines, line{heading: g})
 		}
 		c.lines = append(c.lines, line{row: r})
-		if r.open {
-			for _, t := range r.targets {
-				c.lines = append(c.lines, line{r, t})
+		if !r.open {
+			continue
+		}
+		release := ""
+		listed := c.listed(r)
+		for i, t := range listed {
+			if t.release() != release && i+1 < len(listed) && listed[i+1].release() == t.release() {
+				c.lines = append(c.lines, line{row: r, release: t.release()})
+				release = t.release()
 			}
+			c.lines = append(c.lines, line{row: r, target: t, under: t.release() == release})
 		}
 	}
-	i := slices.Index(c.lines, on)
+	i := slices.IndexFunc(c.lines, func(l line) bool {
+		return on.row != nil && l.row != nil && l.row.id == on.row.id && l.release == on.release && (l.target == nil) == (on.target == nil) && (l.target == nil || l.target.id == on.target.id)
+	})
 	if i < 0 && on.row != nil {
-		i = slices.Index(c.lines, line{row: on.row})
+		i = slices.IndexFunc(c.lines, func(l line) bool { return l.row != nil && l.row.id == on.row.id && l.flavor() })
 	}
 	if i >= 0 {
 		c.cursor = i
+		c.top = i - at
 	}
 	c.move(0)
-}
-
-// matches reports whether every word is somewhere in what the row shows.
-func (r *row) matches(words []string) bool {
-	if len(words) == 0 {
-		return true
-	}
-	_, label := r.state()
-	text := strings.ToLower(strings.Join([]string{r.id, r.name, r.level, r.arches, r.upstream(time.Time{}), label}, " "))
-	for _, t := range r.targets {
-		text += " " + strings.ToLower(t.id)
-	}
-	for _, w := range words {
-		if !strings.Contains(text, w) {
-			return false
-		}
-	}
-	return true
+	c.dated = !slices.Equal(c.order, c.arranged())
 }
 
 // on is the line that the cursor is on.
 func (c *chart) on() (line, bool) {
-	if c.cursor >= len(c.lines) {
+	if c.cursor >= len(c.lines) || c.lines[c.cursor].row == nil {
 		return line{}, false
 	}
 	return c.lines[c.cursor], true
 }
 
-func (c *chart) move(delta int) { c.cursor = max(0, min(c.cursor+delta, len(c.lines)-1)) }
+// move moves the cursor; it steps over headings.
+func (c *chart) move(delta int) {
+	c.cursor = max(0, min(c.cursor+delta, len(c.lines)-1))
+	step := 1
+	if delta < 0 {
+		step = -1
+	}
+	for range 2 {
+		i := c.cursor
+		for i >= 0 && i < len(c.lines) && c.lines[i].row == nil {
+			i += step
+		}
+		if i >= 0 && i < len(c.lines) {
+			c.cursor = i
+			return
+		}
+		step = -step
+	}
+}
 
 // window brings the cursor into a window of h lines and returns which lines are in it.
 func (c *chart) window(h int) (from, to int) {
 	c.h = h
 	c.top = scrolled(c.top, c.cursor, len(c.lines), h)
+	if c.top > 0 && c.top == c.cursor && c.lines[c.top-1].heading != "" && h > 1 { // the heading of its group, too
+		c.top--
+	}
 	return c.top, min(len(c.lines), c.top+h)
 }
 
@@ -298,20 +412,21 @@ func (c *chart) fold(open bool) {
 	}
 	l.row.open = open
 	if !open {
-		c.cursor = slices.Index(c.lines, line{row: l.row})
+		at := slices.Index(c.lines, line{row: l.row})
+		c.top -= max(0, c.top-at)
+		c.cursor = at
 	}
 	c.list()
 }
 
 // able are the targets of the line that can be built.
-func (l line) able() []*target {
-	if l.target == nil {
-		return l.row.buildable()
+func (l line) able() (list []*target) {
+	for _, t := range l.targets() {
+		if t.unsupported == "" {
+			list = append(list, t)
+		}
 	}
-	if l.target.unsupported == "" {
-		return []*target{l.target}
-	}
-	return nil
+	return list
 }
 
 // reason says why nothing of the line can be built.
@@ -319,7 +434,10 @@ func (l line) reason() string {
 	if l.target != nil {
 		return l.target.id + ": " + l.target.word()
 	}
-	_, label := l.row.found()
+	if l.release != "" {
+		return l.row.id + ":" + l.release + ": " + l.targets()[0].word()
+	}
+	_, label := l.row.state()
 	return l.row.name + ": " + label
 }
 
@@ -338,9 +456,11 @@ func set(targets []*target, selected bool) {
 
 // shown are the targets in the listed rows that can be built.
 func (c *chart) shown() (list []*target) {
-	for _, l := range c.lines {
-		if l.target == nil {
-			list = append(list, l.row.buildable()...)
+	for _, r := range c.order {
+		for _, t := range c.listed(r) {
+			if t.unsupported == "" {
+				list = append(list, t)
+			}
 		}
 	}
 	return list

@@ -3,80 +3,81 @@ package ui
 import (
 	"fmt"
 	"strings"
-	"time"
 )
 
 // columns are the widths of the chart's columns; 0 leaves one out.
-type columns struct{ name, level, arches, upstream, published, state int }
+type columns struct {
+	name, level, arches, upstream, published, signed, tested, state int
+	long                                                            bool // published says the build, too
+	every                                                           bool // tested has every architecture
+}
 
 // fixed is what stands in front of the name: cursor, selection mark, fold mark.
 const fixed = 1 + 4 + 2
 
-// columns shares out w cells. What does not fit is left out by what is missed least.
-func (c *chart) columns(w int, now time.Time) columns {
+// columns shares out w cells. They depend on the catalogue and the width only: nothing moves when facts arrive. What is
+// missed least is left out first.
+func (c *chart) columns(w int) columns {
 	col := columns{name: 8}
-	grow := func(field *int, s string) { *field = max(*field, width(s)) }
+	level, arches := len("Level"), len("Architecture")
 	for _, r := range c.rows {
-		grow(&col.name, r.name)
-		grow(&col.level, r.level)
-		grow(&col.arches, r.arches)
-		grow(&col.upstream, r.upstream(now))
-		grow(&col.published, r.published(now))
+		col.name = max(col.name, width(r.name))
+		level = max(level, width(r.level))
+		arches = max(arches, width(r.arches))
 	}
 	col.name = min(col.name, 28)
-	col.level = max(col.level, len("Level"))
-	col.arches = min(max(col.arches, len("Architecture")), 28)
-	longest := 28
-	if w < 100 {
-		longest = 18 // the state needs the room more
-	}
-	col.upstream = min(max(col.upstream, len("Upstream")), longest)
-	col.published = min(max(col.published, len("Published")), 16)
-	need := func() int {
-		n := fixed + col.name
-		for _, f := range []int{col.level, col.arches, col.upstream, col.published} {
-			if f > 0 {
-				n += f + 2
-			}
+	left := w - fixed - col.name - 2 - 19 // of the state: "· not supported yet"
+	take := func(field *int, n int) bool {
+		if more := n - *field; *field > 0 && left >= more {
+			*field, left = n, left-more
+		} else if *field == 0 && left >= n+2 {
+			*field, left = n, left-n-2
+		} else {
+			return false
 		}
-		return n
+		return true
 	}
-	const least = 20 // of the state: "· not supported yet…"
-	for _, drop := range []*int{&col.arches, &col.published, &col.level, &col.upstream} {
-		if need()+2+least > w {
-			*drop = 0
-		}
+	take(&col.upstream, 16)
+	take(&col.published, 9)
+	take(&col.level, min(level, 10))
+	take(&col.tested, 14)
+	take(&col.signed, 10)
+	take(&col.arches, min(arches, 28))
+	if left -= 17; left > 0 { // the state's, before others get more than they need
+		col.long = take(&col.published, 20)
+		take(&col.upstream, 22)
+		col.every = take(&col.tested, 42)
 	}
-	if need()+2+least > w {
+	if col.upstream == 0 {
 		col.name = max(8, min(col.name, w-fixed-2-14))
 	}
-	col.state = max(0, w-need()-2)
+	col.state = max(0, w-col.used()-2)
 	return col
 }
 
-// natural is the width that shows every column in full.
-func (c *chart) natural(now time.Time) int {
-	state := 0
-	for _, r := range c.rows {
-		_, label := r.state()
-		state = max(state, width(label)+2)
-		for _, t := range r.targets {
-			state = max(state, width(t.unsupported)+2)
+// used is how many cells the columns before the state take.
+func (col columns) used() int {
+	n := fixed + col.name
+	for _, f := range []int{col.level, col.arches, col.upstream, col.published, col.signed, col.tested} {
+		if f > 0 {
+			n += f + 2
 		}
 	}
-	full := c.columns(1000, now)
-	return 1000 - full.state + state
+	return n
 }
 
+// cells are the texts of a line's columns, painted.
+type cells struct{ level, arches, upstream, published, signed, tested, state string }
+
 // line draws one line with its cells in columns.
-func (col columns) line(front, name, level, arches, upstream, published, state string) string {
+func (col columns) line(front, name string, c cells) string {
 	var b strings.Builder
 	b.WriteString(front)
 	b.WriteString(name)
 	for _, cell := range []struct {
 		text string
 		w    int
-	}{{level, col.level}, {arches, col.arches}, {upstream, col.upstream}, {published, col.published}} {
+	}{{c.level, col.level}, {c.arches, col.arches}, {c.upstream, col.upstream}, {c.published, col.published}, {c.signed, col.signed}, {c.tested, col.tested}} {
 		if cell.w > 0 {
 			b.WriteString("  ")
 			b.WriteString(pad(cell.text, cell.w))
@@ -84,18 +85,27 @@ func (col columns) line(front, name, level, arches, upstream, published, state s
 	}
 	if col.state > 0 {
 		b.WriteString("  ")
-		b.WriteString(state)
+		b.WriteString(c.state)
 	}
 	return b.String()
 }
 
+// sideOf is the width of the details beside the chart; 0: they are below.
+func sideOf(w int) int {
+	if w < 160 {
+		return 0
+	}
+	return max(50, w*3/10)
+}
+
 func (m *model) chartBody(w, h int) []string {
 	c := m.chart
-	side := 0
-	if n := c.natural(m.clock); w >= n+3+48 {
-		side = w - n - 3
+	var top []string
+	if m.needsOwnLine(w, h) {
+		top = []string{" " + m.needs()}
+		h--
 	}
-	if side > 0 {
+	if side := sideOf(w); side > 0 {
 		left := m.chartTable(w-side-3, h)
 		right := m.details(side)
 		for i := range left {
@@ -105,25 +115,29 @@ func (m *model) chartBody(w, h int) []string {
 			}
 			left[i] = pad(left[i], w-side-3) + m.st.dim.of(" │ ") + fit(r, side)
 		}
-		return left
+		return append(top, left...)
 	}
 	need := 1 + max(len(c.lines), len(c.rows))
 	if below := h - need; below >= 8 {
 		out := append(m.chartTable(w, need), m.rule("details", w))
-		return append(out, cut(m.details(w), below-1)...)
+		return append(top, append(out, cut(m.details(w), below-1)...)...)
 	}
 	// The least: what the line under the cursor does not have the room to say. Its height depends on the chart's only, so
 	// that nothing jumps when the cursor moves.
 	if h < 6 {
-		return m.chartTable(w, h)
+		return append(top, m.chartTable(w, h)...)
 	}
 	room := max(1+btoi(w < 72), min(3, h-need))
 	info := cut(m.line(w), room)
 	for len(info) < room {
 		info = append(info, "")
 	}
-	return append(m.chartTable(w, h-room), info...)
+	return append(append(top, m.chartTable(w, h-room)...), info...)
 }
+
+// needsOwnLine reports whether what needs somebody has a line of its own above the chart. Where the rows take all of the
+// screen it stands in the line above the keys.
+func (m *model) needsOwnLine(w, h int) bool { return h >= len(m.chart.rows)+3 }
 
 // cut keeps n lines; the last one ends in "…" where there are more.
 func cut(lines []string, n int) []string {
@@ -148,9 +162,9 @@ func (m *model) rule(word string, w int) string {
 // chartTable draws the heading and the lines of the chart, h lines in all.
 func (m *model) chartTable(w, h int) []string {
 	c, st := m.chart, m.st
-	col := c.columns(w, m.clock)
-	out := make([]string, 0, h)
-	head := col.line(spaces(fixed), pad("Flavor", col.name), "Level", "Architecture", "Upstream", "Published", "State")
+	col := c.columns(w)
+	out := make([]string, 0, max(0, h))
+	head := col.line(spaces(fixed), pad("Flavor", col.name), cells{"Level", "Architecture", "Upstream", "Published", "Signed", "Tested", "State"})
 	out = append(out, st.dim.of(fit(head, w)))
 	from, to := c.window(h - 1)
 	for i := from; i < to; i++ {
@@ -171,6 +185,9 @@ func (m *model) chartTable(w, h int) []string {
 
 func (m *model) chartLine(l line, cursor bool, col columns) string {
 	st, r := m.st, l.row
+	if r == nil {
+		return st.dim.of("── " + l.heading + " " + strings.Repeat("─", max(0, col.used()-width(l.heading)-4)))
+	}
 	front := " "
 	if cursor {
 		front = st.accent.of("▌")
@@ -194,7 +211,7 @@ func (m *model) chartLine(l line, cursor bool, col columns) string {
 		}
 	}
 	fold := "  "
-	if l.target == nil && len(r.targets) > 0 {
+	if l.flavor() && len(r.targets) > 0 {
 		fold = "▸ "
 		if r.open {
 			fold = "▾ "
@@ -205,39 +222,116 @@ func (m *model) chartLine(l line, cursor bool, col columns) string {
 	switch {
 	case cursor:
 		paint = st.strong
-	case len(able) == 0:
+	case len(able) == 0 && len(r.mistakes) == 0:
 		paint = st.dim
 	}
-	var name, level, arches, label string
 	var s state
-	if l.target == nil {
-		name, level, arches = r.name, r.level, r.arches
+	label := ""
+	var c cells
+	t := l.target
+	switch {
+	case t != nil:
+		s, label = t.shown(), t.word()
+		sign, by := t.signing()
+		c.signed = signCell(st, sign, by)
+		if s, word, at := t.testing(); word != "" {
+			c.tested = st.state(s).of(s.symbol() + " " + word + " " + since(at, m.clock))
+		}
+		if t.plan != nil && t.plan.build != "" {
+			c.upstream = known(st, paint, t).of(m.build(t, col.upstream))
+		}
+		c.published = known(st, paint, t).of(t.publication(m.clock, !col.long))
+	case l.release != "":
+		s, label = ready, ""
+		if len(able) > 0 {
+			s, label = worstOf(able)
+		}
+	default:
+		c.level, c.arches = paint.of(r.level), paint.of(r.arches)
 		s, label = r.state()
-	} else {
-		name, s, label = "  "+l.target.label, l.target.state, l.target.word()
+		lead := r.lead()
+		sign, by := lead.signing()
+		c.signed = signCell(st, sign, by)
+		c.tested = r.tested(m.clock, st, !col.every)
+		if lead != nil && lead.plan != nil && lead.plan.build != "" {
+			c.upstream = known(st, paint, lead).of(m.build(lead, col.upstream))
+		} else {
+			c.upstream = paint.of(r.upstream(m.clock))
+		}
+		c.published = known(st, paint, lead).of(lead.publication(m.clock, !col.long))
 	}
-	if len(able) == 1 && (s == done || s == failed) {
+	if len(able) == 1 && (s == done || s == failed) && able[0].took > 0 {
 		label += " · " + span(able[0].took)
 	}
-	text := s.symbol() + " " + label
-	if width(text) > col.state && s == unsupported && strings.HasPrefix(label, s.word()) && col.state < 32 {
-		text = s.symbol() + " " + s.word() + "…" // half a reason says nothing
-	}
-	text = st.state(s).of(fit(text, col.state))
-	if l.target != nil {
-		// The columns in between are the flavor's: a long name may use them.
-		used := col.name
-		for _, n := range []int{col.level, col.arches, col.upstream, col.published} {
-			if n > 0 {
-				used += n + 2
+	if label != "" {
+		text := s.symbol() + " " + label
+		if width(text) > col.state && s == unsupported && strings.HasPrefix(label, s.word()) && col.state < 32 {
+			if text = s.symbol() + " " + s.word() + "…"; width(text) > col.state { // half a reason says nothing
+				text = s.symbol() + " " + s.word()
 			}
 		}
-		if p := l.target.plan; p != nil && p.build != "" {
-			name += "  " + p.newest(m.clock)
-		}
-		return front + mark + fold + paint.of(pad(name, used)) + "  " + text
+		c.state = st.state(s).of(fit(text, col.state))
 	}
-	return col.line(front+mark+fold, paint.of(pad(name, col.name)), paint.of(pad(level, col.level)), paint.of(pad(arches, col.arches)), paint.of(pad(r.upstream(m.clock), col.upstream)), paint.of(pad(r.published(m.clock), col.published)), text)
+	if l.flavor() {
+		name := r.name
+		if r.edited {
+			name += " ✎"
+		}
+		return col.line(front+mark+fold, paint.of(pad(name, col.name)), c)
+	}
+	// The flavor's own columns may be used by a long name.
+	name := "  " + l.release
+	if t != nil {
+		name = "  " + t.label
+		if l.under {
+			name = "  " + name
+		}
+	} else if code := r.codename(l.release); code != "" {
+		name += " " + code
+	}
+	wide := col
+	for _, f := range []*int{&wide.level, &wide.arches} {
+		if *f > 0 {
+			wide.name += *f + 2
+			*f = 0
+		}
+	}
+	return wide.line(front+mark+fold, paint.of(pad(name, wide.name)), c)
+}
+
+// build is upstream's build with its age, which stays where there is little room.
+func (m *model) build(t *target, w int) string {
+	p := t.plan
+	if p.date.IsZero() {
+		return fit(p.build, w)
+	}
+	old := since(p.date, m.clock)
+	return fit(p.build, max(1, w-width(old)-1)) + " " + old
+}
+
+// known paints what is known from before less than what was asked for just now.
+func known(st *styles, p paint, t *target) paint {
+	if t != nil && t.plan != nil && !t.fresh {
+		return st.dim
+	}
+	return p
+}
+
+func signCell(st *styles, s state, by string) string {
+	if by == "" {
+		return ""
+	}
+	return st.state(s).of(s.symbol() + " " + by)
+}
+
+// codename is how the catalogue calls a release besides its version.
+func (r *row) codename(release string) string {
+	for _, x := range r.flavor.Releases {
+		if clean(x.Version) == release {
+			return clean(x.Codename)
+		}
+	}
+	return ""
 }
 
 // line says in full what the chart's line under the cursor says in short.
@@ -249,6 +343,8 @@ func (m *model) line(w int) []string {
 	text := ""
 	able := l.able()
 	switch {
+	case len(l.row.mistakes) > 0:
+		text = l.row.name + ": " + strings.Join(l.row.mistakes, " · ")
 	case len(able) == 0:
 		text = l.reason()
 	case l.target != nil:
@@ -258,8 +354,11 @@ func (m *model) line(w int) []string {
 		for _, t := range able {
 			parts = append(parts, t.label+" "+t.word()+after(t))
 		}
-		if n := len(l.row.targets) - len(able); n > 0 {
+		if n := len(l.targets()) - len(able); n > 0 {
 			parts = append(parts, fmt.Sprintf("%d not supported yet", n))
+		}
+		if l.row.undecided != "" {
+			parts = append(parts, "licence undecided")
 		}
 		text = l.row.name + ": " + strings.Join(parts, " · ")
 	}
@@ -270,12 +369,9 @@ func (m *model) line(w int) []string {
 	return out
 }
 
-// after says how a target failed, or how long it took.
+// after says how long a target took.
 func after(t *target) string {
-	switch t.state {
-	case failed:
-		return ": " + t.note
-	case done:
+	if t.state == done {
 		return " in " + span(t.took)
 	}
 	return ""
@@ -289,49 +385,7 @@ func (m *model) details(w int) []string {
 	}
 	st, r := m.st, l.row
 	out := []string{ends(st.title.of(r.name), st.dim.of(r.id+" · "+r.level), w)}
-	if r.reason != "" {
-		for _, s := range wrap(r.reason, w) {
-			out = append(out, st.warn.of(s))
-		}
-	}
-	label := 0
-	for _, f := range r.facts {
-		label = max(label, width(f[0])+2)
-	}
-	for _, t := range r.targets {
-		label = max(label, width(t.label)+2)
-	}
-	label = min(label, w/2)
-	for _, f := range r.facts {
-		out = append(out, labelled(st.dim, f[0], label, st.text, f[1], w)...)
-	}
-	if len(r.targets) > 0 {
-		out = append(out, "")
-	}
-	for _, t := range r.targets {
-		p := st.text
-		if t == l.target {
-			p = st.strong
-		}
-		s, text := t.state, t.word()+after(t)
-		if t.broken() {
-			s = failed
-		}
-		if t.plan != nil && t.plan.build != "" {
-			text = t.plan.newest(m.clock) + ": " + text
-		}
-		out = append(out, labelled(p, t.label, label, st.state(s), s.symbol()+" "+text, w)...)
-	}
-	for _, o := range r.others {
-		out = append(out, labelled(st.dim, o[0], label, st.dim, o[1], w)...)
-	}
-	if t := l.target; t != nil && t.plan != nil {
-		out = append(out, "")
-		for _, f := range t.plan.facts {
-			out = append(out, labelled(st.dim, f[0], label, st.text, f[1], w)...)
-		}
-	}
-	return out
+	return append(out, m.drawFields(m.detailFields(l), w, -1).lines...)
 }
 
 // labelled is a name and, in a column of its own, a text of one or more lines.

@@ -54,7 +54,7 @@ func (m *model) helpItems() (items []helpItem) {
 		first := true
 		for i := range m.actions {
 			a := &m.actions[i]
-			if !in(a) || !fits(a) {
+			if !in(a) || !fits(a) || len(a.keys) == 0 && !m.help.palette {
 				continue
 			}
 			if first && heading != "" {

@@ -12,7 +12,7 @@ import (
 )
 
 // scope is where an action can be meant: screens, and what is in front of them.
-type scope uint16
+type scope uint32
 
 const (
 	onChart scope = 1 << iota
@@ -22,13 +22,15 @@ const (
 	onLog
 	onSummary
 	onMessages
+	onMatrix
+	onCell
 	onHelp
 	onForm
 	inDialog
 	inInput
 
 	logs     = onRun | onLog | onMessages
-	screens  = onChart | onDetails | onPlan | onRun | onLog | onSummary | onMessages | onHelp | onForm
+	screens  = onChart | onDetails | onPlan | onRun | onLog | onSummary | onMessages | onMatrix | onCell | onHelp | onForm
 	anything = screens &^ onHelp
 )
 
@@ -38,7 +40,7 @@ var scopes = []struct {
 	name  string
 }{
 	{onChart, "chart"}, {onDetails, "details"}, {onPlan, "plan"}, {onRun, "run"}, {onLog, "log"}, {onSummary, "summary"},
-	{onMessages, "messages"}, {onHelp, "help"}, {onForm, "forms"}, {inDialog, "questions"}, {inInput, "typing"},
+	{onMessages, "messages"}, {onMatrix, "matrix"}, {onCell, "stage"}, {onHelp, "help"}, {onForm, "forms"}, {inDialog, "questions"}, {inInput, "typing"},
 }
 
 // action is something that the console can do. The one table of them feeds dispatch, help, palette and footers.
@@ -60,7 +62,7 @@ func bindings() []action {
 	pages := func(num, den int) func(*model) tea.Cmd {
 		return func(m *model) tea.Cmd { m.move(num * max(1, m.page()/den)); return nil }
 	}
-	return []action{
+	return slices.Concat([]action{
 		// Footers show what comes first as long as there is room.
 		{"pause", []string{"P"}, "pause", "of a replay: stop its clock, or let it go on", screens, true, (*model).whyNoReplay, replaying((*engine.Replay).Pause)},
 		{"slower", []string{"-"}, "slower", "of a replay: half as fast", screens, true, (*model).whyNoReplay, replaying((*engine.Replay).Slower)},
@@ -85,7 +87,19 @@ func bindings() []action {
 		{"select all", []string{"a"}, "all", "select every shown target that can be built; again: none", onChart, false, (*model).whyNotAll, (*model).toggleAll},
 		{"fold", []string{"left", "h"}, "", "hide the row's targets", onChart, false, nil, func(m *model) tea.Cmd { m.chart.fold(false); return nil }},
 		{"open", []string{"enter"}, "", "unfold a row, select a target; if it is selected: build", onChart, false, (*model).whyNotOpen, (*model).enter},
-		{"details", []string{"i"}, "details", "everything that is known of the row", onChart, false, nil, func(m *model) tea.Cmd { m.push(detailsScreen); return nil }},
+		{"details", []string{"i"}, "details", "everything that is known of the row and its image", onChart, false, nil, (*model).openDetails},
+		{"matrix", []string{"v"}, "stages", "targets and stages: how each ended in the last weeks", onChart | onDetails | onSummary, false, (*model).whyNoMatrix, (*model).openMatrix},
+		{"next trouble", []string{"n"}, "needs you", "to the next row that needs somebody", onChart, true, (*model).whyNoTrouble, func(m *model) tea.Cmd { return m.jumpTo(1, anyTrouble) }},
+		{"previous trouble", []string{"N"}, "", "to the previous row that needs somebody", onChart, false, (*model).whyNoTrouble, func(m *model) tea.Cmd { return m.jumpTo(-1, anyTrouble) }},
+		{"sort", []string{"s"}, "sort", "the next order: catalogue, trouble, level, name, age", onChart, false, nil, func(m *model) tea.Cmd { return m.sortBy(order(mod(int(m.chart.sort)+1, len(orders)))) }},
+		{"sort again", []string{"S"}, "", "sort and filter by what is known now", onChart, false, (*model).whySorted, func(m *model) tea.Cmd { return m.sortBy(m.chart.sort) }},
+		{"next target", []string{"tab"}, "next target", "the row's next target", onDetails, true, (*model).whyOneTarget, func(m *model) tea.Cmd { return m.turnTarget(1) }},
+		{"previous target", []string{"shift+tab"}, "", "the row's previous target", onDetails, false, (*model).whyOneTarget, func(m *model) tea.Cmd { return m.turnTarget(-1) }},
+		{"copy value", []string{"y"}, "copy", "copy the value under the cursor, to the clipboard", onDetails | onCell, false, (*model).whyNoField, (*model).copyField},
+		{"stage left", []string{"left", "h"}, "", "the stage before", onMatrix, false, nil, func(m *model) tea.Cmd { m.moveStage(-1); return nil }},
+		{"stage right", []string{"right", "l"}, "", "the stage after", onMatrix, false, nil, func(m *model) tea.Cmd { m.moveStage(1); return nil }},
+		{"open stage", []string{"enter"}, "open", "error, remedy, log and past runs of the stage", onMatrix, false, (*model).whyNoCell, (*model).openCell},
+		{"theme", []string{"ctrl+t"}, "", "other colours: the next theme", screens, false, (*model).whyNoColour, (*model).nextTheme},
 		{"open log", []string{"enter", "z"}, "open log", "the log of the target", onSummary, true, (*model).whyNoPanes, (*model).zoomSummary},
 		{"follow", []string{"f"}, "follow", "stay with the newest line", logs, false, nil, func(m *model) tea.Cmd { m.log().follow(); return nil }},
 		{"to error", []string{"e"}, "error", "the first line that looks like an error; again: the next one", logs, false, (*model).whyNoLines, (*model).toError},
@@ -109,7 +123,7 @@ func bindings() []action {
 		{"write", []string{"w"}, "write", "write what is shown into the repository's files; asks first", onForm, false, (*model).whyNotWrite, (*model).writeForm},
 		{"copy form", []string{"y"}, "copy", "copy what is shown: the difference, or the VirtualMachine", onForm, false, (*model).whyNotCopyForm, (*model).copyForm},
 		{"copy form's command", []string{"Y"}, "", "copy the same as a command line", onForm, false, (*model).whyNotCopyForm, (*model).copyFormLine},
-		{"copy command", []string{"y"}, "copy", "copy the same as a command line, to the clipboard", onChart | onDetails | onPlan | onRun | onLog | onSummary, false, (*model).whyNotCopy, (*model).copyBatch},
+		{"copy command", []string{"y"}, "copy", "copy the same as a command line, to the clipboard", onChart | onPlan | onRun | onLog | onSummary, false, (*model).whyNotCopy, (*model).copyBatch},
 		{"copy path", []string{"Y"}, "", "copy where the whole log is on disk", onRun | onLog | onSummary, false, (*model).whyNoPanes, (*model).copyPath},
 
 		{"up", []string{"k", "up"}, "", "one line up", screens, false, nil, move(-1)},
@@ -140,7 +154,7 @@ func bindings() []action {
 		{"delete all", []string{"ctrl+u"}, "", "delete everything typed", inInput, false, nil, func(m *model) tea.Cmd { m.input.text = ""; return m.typed() }},
 		{"line up", []string{"up"}, "", "one line up in the list", inInput, false, nil, move(-1)},
 		{"line down", []string{"down"}, "", "one line down in the list", inInput, false, nil, move(1)},
-	}
+	}, sortActions(), troubleActions(), themeActions())
 }
 
 // keyName is a key as people write it.
@@ -186,7 +200,7 @@ func (a *action) where() string {
 }
 
 // everywhere reports whether the action is meant on all screens but one or two.
-func (a *action) everywhere() bool { return bits.OnesCount16(uint16(a.in&screens)) >= 6 }
+func (a *action) everywhere() bool { return bits.OnesCount32(uint32(a.in&screens)) >= 6 }
 
 // bound finds what a key means in a scope.
 func (m *model) bound(key string, s scope) *action {

@@ -64,6 +64,7 @@ func (m *model) startLook() tea.Cmd {
 	for _, r := range m.chart.rows {
 		r.others = nil
 	}
+	m.chart.asking()
 	return tea.Batch(wait, l.next(), m.wind())
 }
 
@@ -155,28 +156,31 @@ func brief(reason string) string { return addresses.ReplaceAllString(reason, "")
 
 // look takes over what a look found of a target that no run has touched since.
 func (t *target) look(p *planned) {
-	t.plan = p
+	t.plan, t.fresh, t.seen = p, true, time.Time{}
+	t.judge()
+}
+
+// judge makes a state of what is known of a target that no run of this process has touched.
+func (t *target) judge() {
+	p := t.plan
 	if t.unsupported != "" || t.state != ready && t.state != skipped && t.state != failed {
 		return
 	}
-	switch p.action {
-	case engine.Build:
-		t.state, t.note = ready, "stale: "+p.reason
-	case engine.Fail:
+	switch {
+	case p.action == engine.Fail:
 		t.state, t.note = failed, brief(p.reason)
-	default:
+	case p.action != engine.Build:
 		t.state, t.note = skipped, p.reason
-	}
-}
-
-// stale are the targets that the last look would build anew.
-func (r *row) stale() (list []*target) {
-	for _, t := range r.buildable() {
-		if t.state == ready && t.plan != nil && t.plan.action == engine.Build {
-			list = append(list, t)
+	default:
+		t.state, t.note = ready, p.reason
+		if end, stage := t.lastFailure(); stage != "" {
+			t.state, t.note = failed, stage+": "+brief(end.err)
+		} else if strings.HasPrefix(p.signed, "bad") {
+			t.note = "unsigned: " + strings.TrimPrefix(p.signed, "bad: ")
+		} else if p.isPublished {
+			t.note = "stale: " + p.reason
 		}
 	}
-	return list
 }
 
 // broken reports whether the last look could not decide about a target that cannot be built anyway.
@@ -216,10 +220,8 @@ func (p *planned) newest(now time.Time) string {
 
 // upstream is the newest build of the row's newest release.
 func (r *row) upstream(now time.Time) string {
-	for _, t := range r.targets {
-		if t.plan != nil && t.plan.build != "" {
-			return t.plan.newest(now)
-		}
+	if t := r.lead(); t != nil && t.plan != nil && t.plan.build != "" {
+		return t.plan.newest(now)
 	}
 	var words []string // before anybody was asked: the releases
 	for _, t := range r.targets {
@@ -229,28 +231,6 @@ func (r *row) upstream(now time.Time) string {
 		}
 	}
 	return strings.Join(words, ", ")
-}
-
-// published is the age of the newest image that is published of the row.
-func (r *row) published(now time.Time) string {
-	var newest time.Time
-	asked := false
-	for _, t := range r.targets {
-		if t.plan == nil || t.plan.build == "" {
-			continue
-		}
-		asked = true
-		if t.plan.published.After(newest) {
-			newest = t.plan.published
-		}
-	}
-	switch {
-	case !asked || now.IsZero():
-		return ""
-	case newest.IsZero():
-		return "–"
-	}
-	return age(now.Sub(newest)) + " ago"
 }
 
 // age is a time span in its largest unit.

@@ -26,6 +26,8 @@ const (
 	logScreen
 	summaryScreen
 	messagesScreen
+	matrixScreen
+	cellScreen
 	helpScreen
 	formScreen
 )
@@ -63,6 +65,7 @@ type model struct {
 	engine  Engine
 	start   starter
 	listen  tea.Cmd // waits for the next events
+	later   tea.Cmd // brings what is known from before, where that takes time; else nil
 	copy    func(text string) error
 	now     func() time.Time
 	flags   []string
@@ -94,7 +97,13 @@ type model struct {
 	scrolled [formScreen + 1]list // of the screens that are lists
 	form     *form                // a promotion or a Try Me; nil: none is open
 
-	mouse    bool // the wheel scrolls
+	mouse        bool // the wheel scrolls
+	dressed      Appearance
+	grid         matrix
+	pictures     map[string]picture
+	detailed     string // the target that the details are about; "": see meantTarget
+	hiddenFields int    // lines of fields below what is seen
+
 	stopping bool // the console ends as soon as nothing is running
 	cause    error
 	crash    error  // a panic: the console ends at once
@@ -115,13 +124,15 @@ func (l *list) window(n, h int) (from, to int) {
 }
 
 func newModel(e Engine, colour bool, now func() time.Time) *model {
-	m := &model{engine: e, now: now, st: newStyles(colour), actions: bindings(), stack: []screen{chartScreen}, messages: newLogView(), clock: now(), dirty: true, abort: func() {}, show: func(string, bool) {}}
+	m := &model{engine: e, now: now, dressed: Appearance{NoColor: !colour}, st: newStyles(colour), actions: bindings(), stack: []screen{chartScreen}, messages: newLogView(), clock: now(), dirty: true, abort: func() {}, show: func(string, bool) {}}
 	m.messages.wrap, m.messages.stamps = true, true
 	targets, err := e.Targets(engine.Selection{Only: []string{"*"}})
-	if err != nil {
+	d := m.draft()
+	if err != nil && len(d.Catalog.Flavors) > 0 {
 		m.say(bad, err.Error())
 	}
-	m.chart = newChart(e.Catalog(), targets)
+	m.chart = &chart{}
+	m.chart.fill(d, targets)
 	if r, ok := e.(*engine.Replay); ok {
 		m.openReplay(r)
 		m.push(runScreen)
@@ -134,9 +145,9 @@ func (m *model) Init() tea.Cmd {
 		return tea.Batch(m.listen, m.wind())
 	}
 	if m.looks {
-		return tea.Batch(m.listen, m.startLook())
+		return tea.Batch(m.listen, m.later, m.watch(), m.startLook())
 	}
-	return m.listen
+	return tea.Batch(m.listen, m.later, m.watch())
 }
 
 func (m *model) top() screen { return m.stack[len(m.stack)-1] }
@@ -199,6 +210,14 @@ func (m *model) update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		return m, m.seen(msg)
 	case lookedMsg:
 		return m, m.looked(msg)
+	case knownMsg:
+		m.knows(msg)
+	case catalogMsg:
+		return m, m.reread(msg)
+	case imageMsg:
+		m.pictured(msg)
+	case historyMsg:
+		m.remembers(msg)
 	case runMsg:
 		return m, m.ended(msg)
 	case copiedMsg:
@@ -338,6 +357,8 @@ func (m *model) move(delta int) {
 		m.chart.move(delta)
 	case runScreen, logScreen, messagesScreen:
 		m.log().scroll(delta)
+	case detailsScreen, cellScreen:
+		m.moveField(delta)
 	default:
 		m.scrolled[s].move(delta)
 	}
@@ -397,7 +418,7 @@ func (m *model) back() tea.Cmd {
 		m.help.filter = ""
 	case s == chartScreen:
 		m.chart.filter = ""
-		m.chart.list()
+		m.chart.arrange()
 	case s == formScreen:
 		return m.closeForm()
 	case s == planScreen && m.planning() && !m.plan.cancelled:
@@ -459,7 +480,7 @@ func (m *model) whyNotOpen() string {
 	switch {
 	case ok && l.selected():
 		return m.whyNotBuild()
-	case ok && l.target != nil:
+	case ok && !l.flavor():
 		return m.whyNotSelect()
 	}
 	return m.whyNotUnfold()
@@ -471,7 +492,7 @@ func (m *model) enter() tea.Cmd {
 	switch {
 	case l.selected():
 		return m.askBuild()
-	case l.target != nil:
+	case !l.flavor():
 		return m.toggle()
 	}
 	m.chart.fold(!l.row.open)
@@ -518,7 +539,7 @@ func (m *model) typed() tea.Cmd {
 	switch m.top() {
 	case chartScreen:
 		m.chart.filter = m.input.text
-		m.chart.list()
+		m.chart.arrange()
 	case helpScreen:
 		m.help.filter = m.input.text
 		m.scrolled[helpScreen].cursor = 0
@@ -604,6 +625,8 @@ func (m *model) whyNotBuild() string {
 		return "a run is under way: r shows it"
 	case m.planning():
 		return "a plan is being made: wait for it, or esc on its screen"
+	case m.whyMistaken() != "":
+		return m.whyMistaken()
 	case len(m.chart.meant()) == 0:
 		if l, ok := m.chart.on(); ok {
 			return l.reason()

@@ -33,7 +33,12 @@ type planned struct {
 	facts          [][2]string
 	build          string
 	date           time.Time // of upstream's build; zero: not known
-	published      time.Time // zero: it is not
+	published      time.Time // zero: it is not, or nobody knows when
+	isPublished    bool
+	publishedBuild string // upstream's build that is published
+	signed         string // what the published image's signature came to
+	trust          string // what vouches for upstream's build
+	signature      string // upstream's
 }
 
 func (p *planning) over() bool { return !p.ended.IsZero() }
@@ -107,7 +112,7 @@ func harmless(p engine.Plan) planned {
 	}
 	add("what to do", p.Remedy)
 	if u := p.Upstream; u != nil {
-		out.build, out.date = clean(u.Build), u.Date
+		out.build, out.date, out.trust, out.signature = clean(u.Build), u.Date, clean(u.Trust), clean(u.Signature)
 		add("upstream", u.URL)
 		add("build", u.Build)
 		add("date", date(u.Date))
@@ -135,11 +140,13 @@ func harmless(p engine.Plan) planned {
 		}
 	}
 	if r := p.Published; r != nil {
-		out.published = r.Date
+		out.published, out.isPublished, out.publishedBuild, out.signed = r.Date, true, clean(r.Build), clean(r.Signature)
 		add("published", date(r.Date))
 		add("digest", r.Digest)
 		add("tags", strings.Join(r.Tags, ", "))
+		add("made from", r.Build)
 		add("content", r.ContentKey)
+		add("image signature", r.Signature)
 	} else if p.Upstream != nil {
 		add("published", "not yet")
 	}

@@ -25,6 +25,8 @@ type script struct {
 	plan        func(ctx context.Context, s *script, targets []string) ([]engine.Plan, error)
 	known       map[string]engine.Known
 	past        []engine.PastRun
+	images      map[string]engine.Image
+	imageErr    error
 
 	cancelled []string
 	mu        sync.Mutex
@@ -86,7 +88,10 @@ func (s *script) Transcript(t string) *engine.Transcript  { return s.bus.Transcr
 func (s *script) Destination() string                     { return s.destination }
 func (s *script) Known() (map[string]engine.Known, error) { return s.known, nil }
 func (s *script) History(int) ([]engine.PastRun, error)   { return s.past, nil }
-func (s *script) Logs() string                            { return "/cache/logs/20261123T100000-1" }
+func (s *script) Image(_ context.Context, target string) (engine.Image, error) {
+	return s.images[target], s.imageErr
+}
+func (s *script) Logs() string { return "/cache/logs/20261123T100000-1" }
 
 func (s *script) Targets(sel engine.Selection) (list []engine.Target, err error) {
 	for i := range s.catalog.Flavors {

@@ -1,6 +1,9 @@
 package ui
 
 import (
+	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,7 +17,16 @@ import (
 // silent makes this test binary a program that links the console and only prints its version.
 const silent = "KMI_TEST_SILENT"
 
+// opens makes it a program that opens the console.
+const opens = "KMI_TEST_OPENS"
+
 func TestMain(m *testing.M) {
+	if os.Getenv(opens) != "" {
+		s := weeks()
+		err := Run(context.Background(), s, Options{In: os.Stdin, Out: os.Stdout, Now: func() time.Time { return noon }})
+		fmt.Println(err)
+		os.Exit(0)
+	}
 	if os.Getenv(silent) != "" {
 		fmt.Println("version 1")
 		os.Exit(0)
@@ -54,5 +66,91 @@ func TestStartAsksTheTerminalNothing(t *testing.T) {
 	t.Logf("started and ended in %v", fastest)
 	if fastest > time.Second {
 		t.Errorf("it took %v", fastest)
+	}
+}
+
+// firstFrame is how long it takes from the start of the process until all of the first frame has been written to its
+// terminal; then the console is left. idle is what it writes within a while of nothing happening.
+func firstFrame(t testing.TB, watch time.Duration) (took time.Duration, idle []byte) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), opens+"=1", "TERM=xterm-256color")
+	began := time.Now()
+	terminal, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 24, Cols: 80})
+	if err != nil {
+		t.Fatal(err)
+	}
+	terminal = pollable(t, terminal)
+	defer terminal.Close()
+	var out []byte
+	buf := make([]byte, 32<<10)
+	for !bytes.Contains(out, []byte("VyOS")) || !bytes.Contains(out, []byte("licences undecided")) || !bytes.Contains(out, []byte("quit")) {
+		n, err := terminal.Read(buf)
+		if out = append(out, buf[:n]...); err != nil {
+			t.Fatalf("%v after %q", err, out)
+		}
+	}
+	took = time.Since(began)
+	if watch > 0 {
+		idle = silence(t, terminal, watch)
+	}
+	if _, err := terminal.WriteString("q"); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, terminal)
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	return took, idle
+}
+
+// silence reads what comes within a time, after the rest of the first frame.
+func silence(t testing.TB, terminal *os.File, watch time.Duration) (idle []byte) {
+	t.Helper()
+	buf := make([]byte, 32<<10)
+	for settled := false; ; {
+		if err := terminal.SetReadDeadline(time.Now().Add(watch)); err != nil {
+			t.Fatal(err)
+		}
+		n, err := terminal.Read(buf)
+		switch {
+		case err == nil && !settled: // cursor and modes, right after the frame
+			settled = true
+		case err == nil:
+			idle = append(idle, buf[:n]...)
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			_ = terminal.SetReadDeadline(time.Time{})
+			return idle
+		default:
+			t.Fatal(err)
+		}
+	}
+}
+
+// The first frame has every row and what is known from before, a tenth of a second after the process was started; then
+// nothing is drawn while nothing happens.
+func TestFirstFrameIsThereAtOnce(t *testing.T) {
+	fastest := time.Hour
+	for i := range 5 {
+		watch := time.Duration(0)
+		if i == 0 {
+			watch = 300 * time.Millisecond
+		}
+		took, idle := firstFrame(t, watch)
+		fastest = min(fastest, took)
+		if len(idle) > 0 {
+			t.Errorf("it drew %q though nothing had happened", idle)
+		}
+	}
+	t.Logf("the fastest first frame took %v", fastest)
+	if fastest > 100*time.Millisecond {
+		t.Errorf("the fastest first frame took %v", fastest)
+	}
+}
+
+// BenchmarkStart is the time from the start of the process to its first frame.
+func BenchmarkStart(b *testing.B) {
+	for range b.N {
+		firstFrame(b, 0)
 	}
 }

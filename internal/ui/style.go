@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"github.com/charmbracelet/lipgloss"
-	"github.com/muesli/termenv"
 )
 
 // paint is a style, ready to be put around text.
@@ -20,7 +19,7 @@ func (p paint) of(s string) string {
 
 // styles is the one table of how things look.
 type styles struct {
-	colour bool
+	colour bool  // there are some
 	title  paint // the program's name, names of panes
 	text   paint
 	strong paint // what the cursor is on
@@ -33,31 +32,33 @@ type styles struct {
 	match  paint // what a search found
 }
 
-// newStyles makes the table. It uses the terminal's own sixteen colours, which its owner has made readable, and
-// attributes only where colours are not wanted. Nothing is said by colour alone.
-func newStyles(colour bool) *styles {
+// newStyles is the table of the first theme, or without colours.
+func newStyles(colour bool) *styles { return stylesOf(Appearance{NoColor: !colour}) }
+
+// stylesOf makes the table: the theme's colours, and attributes. Nothing is said by colour alone.
+func stylesOf(l Appearance) *styles {
 	r := lipgloss.NewRenderer(io.Discard)
-	r.SetColorProfile(termenv.ANSI)
+	r.SetColorProfile(l.profile())
 	r.SetHasDarkBackground(true) // known, so that nobody asks
-	style := func(colours string) lipgloss.Style {
+	style := func(colour string) lipgloss.Style {
 		s := r.NewStyle()
-		if colour && colours != "" {
-			s = s.Foreground(lipgloss.Color(colours))
+		if colour != "" {
+			s = s.Foreground(lipgloss.Color(colour))
 		}
 		return s
 	}
-	const red, green, yellow, cyan = "1", "2", "3", "6"
+	t := l.theme()
 	return &styles{
-		colour: colour,
+		colour: t.accent != "",
 		title:  painted(style("").Bold(true)),
 		text:   painted(style("")),
 		strong: painted(style("").Bold(true)),
 		dim:    painted(style("").Faint(true)),
-		accent: painted(style(cyan).Bold(true)),
-		good:   painted(style(green)),
-		active: painted(style(cyan)),
-		warn:   painted(style(yellow)),
-		bad:    painted(style(red).Bold(true)),
+		accent: painted(style(t.accent).Bold(true)),
+		good:   painted(style(t.good)),
+		active: painted(style(t.active)),
+		warn:   painted(style(t.warn)),
+		bad:    painted(style(t.bad).Bold(true)),
 		match:  painted(style("").Reverse(true)),
 	}
 }
@@ -79,6 +80,8 @@ const (
 	skipped                  // there was nothing to do
 	failed                   // it ended badly
 	unsupported              // it cannot be built yet
+	stale                    // it is published, and upstream has something newer
+	unsigned                 // it is published without a good signature
 )
 
 var states = [...]struct{ symbol, word string }{
@@ -89,6 +92,8 @@ var states = [...]struct{ symbol, word string }{
 	skipped:     {"–", "nothing to do"},
 	failed:      {"✗", "failed"},
 	unsupported: {"·", "not supported yet"},
+	stale:       {"↑", "stale"},
+	unsigned:    {"!", "unsigned"},
 }
 
 func (s state) symbol() string { return states[s].symbol }
@@ -101,6 +106,10 @@ func (st *styles) state(s state) paint {
 	case done:
 		return st.good
 	case failed:
+		return st.bad
+	case stale:
+		return st.warn
+	case unsigned:
 		return st.bad
 	case waiting, skipped, unsupported:
 		return st.dim

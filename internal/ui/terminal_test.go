@@ -42,17 +42,7 @@ func open(t *testing.T, e Engine, w, h int, options ...func(*Options)) *terminal
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The pseudo-terminal has to be one whose reader a Close wakes up.
-	if err := unix.SetNonblock(int(master.Fd()), true); err != nil {
-		t.Fatal(err)
-	}
-	fd, err := unix.Dup(int(master.Fd()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = unix.SetNonblock(fd, true)
-	_ = master.Close()
-	master = os.NewFile(uintptr(fd), "pty")
+	master = pollable(t, master)
 	x := &terminalTest{t: t, clock: &clock{}, master: master, vt: vt10x.New(vt10x.WithSize(w, h)), changed: make(chan struct{}, 1), ended: make(chan error, 1)}
 	x.size(w, h)
 	read := make(chan struct{})
@@ -95,6 +85,21 @@ func open(t *testing.T, e Engine, w, h int, options ...func(*Options)) *terminal
 		<-read
 	})
 	return x
+}
+
+// pollable makes of a pseudo-terminal one whose reader a Close or a deadline wakes up.
+func pollable(t testing.TB, master *os.File) *os.File {
+	t.Helper()
+	if err := unix.SetNonblock(int(master.Fd()), true); err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.Dup(int(master.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = unix.SetNonblock(fd, true)
+	_ = master.Close()
+	return os.NewFile(uintptr(fd), "pty")
 }
 
 // size gives the terminal a size.

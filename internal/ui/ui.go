@@ -55,6 +55,8 @@ type Engine interface {
 	Known() (map[string]engine.Known, error)
 	// History lists the recorded runs of the last weeks (0: all), the newest first. The list is good even with an error.
 	History(weeks int) ([]engine.PastRun, error)
+	// Image is what registry and cache know of a target's image. With an error, what could be found out is there.
+	Image(ctx context.Context, target string) (engine.Image, error)
 }
 
 var (
@@ -70,12 +72,12 @@ type source interface {
 
 // Options say how the console meets its user.
 type Options struct {
-	In      io.Reader        // keys: a terminal, usually
-	Out     io.Writer        // the terminal
-	NoColor bool             // attributes (bold, faint, reverse) only
-	Now     func() time.Time // nil means time.Now
-	Look    bool             // ask all upstreams at once, without being told to
-	Flags   []string         // what the --batch lines that the console shows need besides --only and --registry: "--base", "built"
+	In         io.Reader        // keys: a terminal, usually
+	Out        io.Writer        // the terminal
+	Now        func() time.Time // nil means time.Now
+	Appearance Appearance
+	Look       bool     // ask all upstreams at once, without being told to
+	Flags      []string // what the --batch lines that the console shows need besides --only and --registry: "--base", "built"
 }
 
 // frameTime is the least time between two frames that events ask for.
@@ -99,8 +101,10 @@ func Run(ctx context.Context, e Engine, o Options) error {
 	w := &work{}
 	out := newOutput(o.Out)
 
-	m := newModel(e, !o.NoColor, o.Now)
+	m := newModel(e, !o.Appearance.NoColor, o.Now)
+	m.dress(o.Appearance)
 	m.flags, m.looks = o.Flags, o.Look
+	m.later = m.recall()
 	m.start = func(do func(context.Context) tea.Msg, crashed func(error) tea.Msg) (tea.Cmd, context.CancelCauseFunc) {
 		return w.start(ctx, do, crashed)
 	}

@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	tea "github.com/charmbracelet/bubbletea"
+
+	"github.com/ContainerCraft/kmi-tui/internal/engine"
 )
 
 // Update takes in a message, draws the frame and asks for what the logs in it lack.
@@ -29,6 +31,9 @@ func (m *model) View() string {
 	defer m.rescue()
 	if m.dirty {
 		m.frame = strings.Join(m.render(), "\n")
+		if m.dressed.ASCII {
+			m.frame = ascii(m.frame)
+		}
 		m.dirty = false
 	}
 	return m.frame
@@ -78,7 +83,11 @@ func (m *model) render() []string {
 func (m *model) body(w, h int) []string {
 	switch m.top() {
 	case detailsScreen:
-		return m.detailsBody(w, h)
+		return m.fieldsBody(w, h)
+	case matrixScreen:
+		return m.matrixBody(w, h)
+	case cellScreen:
+		return m.fieldsBody(w, h)
 	case planScreen:
 		return m.planBody(w, h)
 	case runScreen:
@@ -97,24 +106,20 @@ func (m *model) body(w, h int) []string {
 	return m.chartBody(w, h)
 }
 
-// detailsBody is the details of the row under the chart's cursor, on a screen of their own.
-func (m *model) detailsBody(w, h int) []string {
-	l := &m.scrolled[detailsScreen]
-	text := m.details(w - 4)
-	l.n, l.h = max(1, len(text)-h+1), h // the cursor is the first line on the screen
-	l.move(0)
-	var out []string
-	for _, s := range text[min(l.cursor, len(text)):] {
-		out = append(out, "  "+s)
-	}
-	return out
-}
-
 // title says which screen this is.
 func (m *model) title() string {
 	switch m.top() {
 	case detailsScreen:
+		if t := m.meantTarget(); t != nil {
+			return "details of " + t.id
+		}
 		return "details"
+	case matrixScreen:
+		return "targets and stages"
+	case cellScreen:
+		if t := m.gridTarget(); t != nil {
+			return string(engine.Stages[m.grid.stage]) + " of " + t.id
+		}
 	case planScreen:
 		return "plan of " + plural(len(m.plan.names), "target")
 	case runScreen:
@@ -171,6 +176,9 @@ func (m *model) status(w int) string {
 	var rights []string
 	if h := m.hidden(); h != "" {
 		rights = append(rights, st.dim.of(h))
+	}
+	if m.top() == chartScreen && m.chart.dated {
+		rights = append(rights, st.warn.of("sorted before: S"))
 	}
 	if m.unread > 0 {
 		rights = append(rights, st.warn.of(plural(m.unread, "message")+": m"))
@@ -243,14 +251,18 @@ func (m *model) about() string {
 			parts = append(parts, text)
 		}
 		if m.chart.filter != "" {
-			n := 0
-			for _, l := range m.chart.lines {
-				n += btoi(l.target == nil)
-			}
+			n := len(m.chart.order)
 			parts = append(parts, fmt.Sprintf("“%s”: %d of %s", m.chart.filter, n, plural(len(m.chart.rows), "row")))
 		}
-		if len(parts) == 0 {
-			return st.dim.of("nothing selected: actions are about the row under the cursor")
+		if m.chart.wrong != "" {
+			return st.bad.of(m.chart.wrong)
+		}
+		if m.needsOwnLine(m.w, m.h-3) {
+			if len(parts) == 0 {
+				return st.dim.of("nothing selected: actions are about the row under the cursor")
+			}
+		} else {
+			parts = append(parts, m.needs())
 		}
 		return strings.Join(parts, st.dim.of(" · "))
 	case planScreen:
@@ -277,6 +289,10 @@ func (m *model) about() string {
 		return m.runLine(m.w)
 	case messagesScreen:
 		return st.dim.of(m.messages.place())
+	case matrixScreen:
+		return m.matrixInfo()
+	case detailsScreen, cellScreen:
+		return st.dim.of("y copies what is under the cursor")
 	case helpScreen:
 		return st.dim.of(m.helpInfo())
 	case formScreen:
@@ -293,12 +309,14 @@ func (m *model) hidden() string {
 	switch s := m.top(); s {
 	case chartScreen:
 		above, below = m.chart.top, len(m.chart.lines)-m.chart.top-m.chart.h
-	case planScreen, helpScreen:
+	case planScreen, helpScreen, matrixScreen:
 		l := m.scrolled[s]
 		above, below = l.top, l.n-l.top-l.h
-	case detailsScreen, formScreen:
+	case formScreen:
 		l := m.scrolled[s]
 		above, below = l.cursor, l.n-1-l.cursor
+	case detailsScreen, cellScreen:
+		above, below = m.scrolled[s].top, m.hiddenFields
 	}
 	var parts []string
 	if above > 0 {

@@ -1,14 +1,11 @@
 package catalog
 
 import (
-	"bytes"
 	"errors"
 	"regexp"
 	"slices"
 	"sort"
 	"strings"
-
-	"github.com/creachadair/tomledit/scanner"
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 )
@@ -26,7 +23,7 @@ type Broken struct {
 	Line     int // where its table begins
 	ID, Name string
 	Level    string
-	Problems Problems
+	Problems Problems // none: it cannot be checked before the mistakes elsewhere are mended
 }
 
 // Elsewhere are the mistakes that are in no row.
@@ -81,10 +78,17 @@ func ParseDraft(name string, data []byte) *Draft {
 	for range maxRounds {
 		out := false
 		for _, p := range problems {
-			if i := holding(p); i >= 0 && !parts[i].out {
-				parts[i].out, out = true, true
-				tables = tables || !parts[i].row
+			i := holding(p)
+			if i < 0 || parts[i].out {
+				continue
 			}
+			out = true
+			if !parts[i].row && !isSyntax(p) && p.Line > parts[i].from && lines[p.Line-1] != "\n" {
+				lines[p.Line-1] = "\n" // the rest of the table may be good, and rows need it
+				continue
+			}
+			parts[i].out = true
+			tables = tables || !parts[i].row
 		}
 		if !out && !leave(parts) { // a mistake without a place
 			break
@@ -113,7 +117,7 @@ func ParseDraft(name string, data []byte) *Draft {
 	sort.SliceStable(d.Problems, func(i, j int) bool { return d.Problems[i].Line < d.Problems[j].Line })
 	for _, q := range parts {
 		if q.row && q.out {
-			d.Broken = append(d.Broken, sketch(name, lines[q.from-1:min(q.to-1, len(lines))], q, d.Problems))
+			d.Broken = append(d.Broken, sketch(lines[q.from-1:min(q.to-1, len(lines))], q, d.Problems))
 		}
 	}
 	return d
@@ -163,17 +167,47 @@ func split(lines []string) (parts []part) {
 	return parts
 }
 
-// texts are the lines that begin inside of a text of several lines, as far as the lexer can tell.
+// texts are the lines (1-based) that begin inside of a text of several lines.
 func texts(lines []string) map[int]bool {
 	inside := map[int]bool{}
-	s := scanner.New(bytes.NewReader([]byte(strings.Join(lines, ""))))
-	for s.Next() == nil {
-		at := s.Location()
-		for l := at.First.Line + 1; l <= at.Last.Line && bytes.ContainsRune(s.Text(), '\n') && len(bytes.TrimSpace(s.Text())) > 0; l++ {
-			inside[l] = true
+	open := "" // the quotes that end the text
+	for i, line := range lines {
+		inside[i+1] = open != ""
+		for line != "" {
+			switch {
+			case open != "":
+				if open == `"""` && line[0] == '\\' {
+					line = line[min(2, len(line)):]
+				} else if rest, ok := strings.CutPrefix(line, open); ok {
+					line, open = rest, ""
+				} else {
+					line = line[1:]
+				}
+			case strings.HasPrefix(line, `"""`), strings.HasPrefix(line, "'''"):
+				open, line = line[:3], line[3:]
+			case line[0] == '#':
+				line = ""
+			case line[0] == '"' || line[0] == '\'':
+				line = line[quoted(line):]
+			default:
+				line = line[1:]
+			}
 		}
 	}
 	return inside
+}
+
+// quoted is how long the text in quotes is with which a line begins; all of the line where it does not end.
+func quoted(line string) int {
+	for i := 1; i < len(line); i++ {
+		switch {
+		case line[i] == '\\' && line[0] == '"':
+			i++
+		case line[i] == line[0]:
+			return i + 1
+		}
+	}
+	return len(line)
 }
 
 // remains is the file without what is left out, each line where it was, and with what has to be there at its end.
@@ -207,7 +241,7 @@ func remains(lines []string, parts []part) []byte {
 var pair = regexp.MustCompile(`^\s*(id|name|level)\s*=\s*(?:"([^"\\]*)"|'([^']*)')`)
 
 // sketch reads of a row with mistakes what can be shown.
-func sketch(file string, lines []string, q part, problems Problems) Broken {
+func sketch(lines []string, q part, problems Problems) Broken {
 	b := Broken{Line: q.from}
 	for i, line := range lines {
 		if i > 0 && heading.MatchString(strings.TrimLeft(line, " \t")) {
@@ -234,9 +268,6 @@ func sketch(file string, lines []string, q part, problems Problems) Broken {
 		if p.Line >= q.from && p.Line < q.to {
 			b.Problems = append(b.Problems, p)
 		}
-	}
-	if b.Problems == nil {
-		b.Problems = Problems{{File: file, Line: q.from, Key: "flavor " + quote(b.ID), Message: "cannot be checked: mend what is wrong elsewhere in the file first"}}
 	}
 	return b
 }

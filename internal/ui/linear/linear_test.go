@@ -51,7 +51,10 @@ func (s *script) Destination() string                     { return s.destination
 func (s *script) Logs() string                            { return "/cache/logs/1" }
 func (s *script) Known() (map[string]engine.Known, error) { return s.known, nil }
 func (s *script) History(int) ([]engine.PastRun, error)   { return nil, nil }
-func (s *script) runs() [][]string                        { s.mu.Lock(); defer s.mu.Unlock(); return slices.Clone(s.ran) }
+func (s *script) Image(context.Context, string) (engine.Image, error) {
+	return engine.Image{}, nil
+}
+func (s *script) runs() [][]string { s.mu.Lock(); defer s.mu.Unlock(); return slices.Clone(s.ran) }
 func (s *script) Targets(engine.Selection) (list []engine.Target, err error) {
 	f := &s.catalog.Flavors[0]
 	for r := range f.Releases {
