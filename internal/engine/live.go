@@ -246,7 +246,7 @@ func (l *Live) Plan(ctx context.Context, sel Selection) ([]Plan, error) {
 	return l.now.Load().Plan(ctx, sel)
 }
 func (l *Live) Look(ctx context.Context, each func(Plan)) error { return l.now.Load().Look(ctx, each) }
-func (l *Live) Transcript(target string) *Transcript { return l.now.Load().Transcript(target) }
+func (l *Live) Transcript(target string) *Transcript            { return l.now.Load().Transcript(target) }
 func (l *Live) Save(path string, overwrite bool, lines iter.Seq2[string, error]) (Saved, error) {
 	return l.now.Load().Save(path, overwrite, lines)
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 )
 
 // names are the rows that the chart shows, in its order.
@@ -137,6 +138,26 @@ func (m *model) knowsNothing() {
 		for _, t := range r.targets {
 			t.stages = nil
 		}
+	}
+}
+
+// What a run of this console came to is known when it has ended, without moving a row.
+func TestRunsAreKnown(t *testing.T) {
+	s := newScript()
+	m := modelOf(s)
+	press(m, "s")
+	before := names(m)
+	m.startRun(engine.Selection{Only: []string{"debian:12/x86_64"}}, []string{"debian:12/x86_64"})
+	s.known = weeks().known
+	m.ended(runMsg{m.board, engine.Summary{Results: []engine.Result{{Target: "debian:12/x86_64", State: event.Finished, Reason: "published"}}}, nil})
+	m.Update(m.refresh()())
+	if !slices.Equal(names(m), before) || !m.chart.dated {
+		t.Errorf("rows are %v, before %v", names(m), before)
+	}
+	press(m, "esc", "/", "debian", "enter", "right")
+	m.Update(tea.WindowSizeMsg{Width: 120, Height: 40})
+	if s := screenOf(m); !strings.Contains(s, "✓ passed 7d     ✓ published") {
+		t.Errorf("the test is not known:\n%s", s)
 	}
 }
 

@@ -99,7 +99,7 @@ func inWeeks(look Appearance, w, h int) *model {
 	s := weeks()
 	m := modelOf(s)
 	m.dress(look)
-	m.knows(knownMsg{s.known, nil})
+	m.knows(knownMsg{known: s.known})
 	m.Update(tea.WindowSizeMsg{Width: w, Height: h})
 	return m
 }

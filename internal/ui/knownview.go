@@ -21,6 +21,7 @@ type ended struct {
 type knownMsg struct {
 	known map[string]engine.Known
 	err   error
+	later bool // the chart was seen without it: rows stay where they are
 }
 
 // knownPatience is how long the first frame waits for what is known: without it, rows would come twice.
@@ -31,7 +32,7 @@ func (m *model) recall() tea.Cmd {
 	came := make(chan knownMsg, 1)
 	go func() {
 		known, err := m.engine.Known()
-		came <- knownMsg{known, err}
+		came <- knownMsg{known: known, err: err}
 	}()
 	soon := time.NewTimer(knownPatience)
 	defer soon.Stop()
@@ -40,8 +41,27 @@ func (m *model) recall() tea.Cmd {
 		m.knows(msg)
 		return nil
 	case <-soon.C:
-		return func() tea.Msg { return <-came }
+		return func() tea.Msg {
+			msg := <-came
+			msg.later = true
+			return msg
+		}
 	}
+}
+
+// refresh reads again what is known: a run has ended.
+func (m *model) refresh() tea.Cmd {
+	if m.replay != nil || m.stopping {
+		return nil
+	}
+	known := func() tea.Msg {
+		known, err := m.engine.Known()
+		return knownMsg{known, err, true}
+	}
+	if m.grid.asked {
+		return tea.Batch(known, m.askHistory())
+	}
+	return known
 }
 
 // knows takes what is known into the chart. What was looked at or run in this process is left alone.
@@ -68,7 +88,11 @@ func (m *model) knows(msg knownMsg) {
 			r.reason = brief(clean(k.Plan.Reason))
 		}
 	}
-	m.chart.arrange()
+	if msg.later {
+		m.chart.list()
+	} else {
+		m.chart.arrange()
+	}
 }
 
 // recall takes over what is known of a target.

@@ -718,7 +718,7 @@ func (m *model) ended(msg runMsg) tea.Cmd {
 	if m.dialog != nil && m.dialog.running {
 		m.dialog = nil // there is nothing to cancel any more
 	}
-	return m.leaveIfIdle()
+	return tea.Batch(m.leaveIfIdle(), m.refresh())
 }
 
 func (m *model) whyNoRun() string {

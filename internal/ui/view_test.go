@@ -118,13 +118,13 @@ var views = []struct {
 	{"filter", func(m *model) { press(m, "/", "日本 e") }},
 	{"details", func(m *model) { press(m, "i") }},
 	{"details of an image", func(m *model) {
-		m.knows(knownMsg{weeks().known, nil})
+		m.knows(knownMsg{known: weeks().known})
 		press(m, "G", "k", "i")
 		m.Update(imageMsg{m.meantTarget().id, weeks().images["debian:13/x86_64"], errors.New(strings.Repeat("no 世界 ", 30))})
 	}},
-	{"sorted", func(m *model) { m.knows(knownMsg{weeks().known, nil}); press(m, "s", "n", "right") }},
+	{"sorted", func(m *model) { m.knows(knownMsg{known: weeks().known}); press(m, "s", "n", "right") }},
 	{"matrix", func(m *model) {
-		m.knows(knownMsg{weeks().known, nil})
+		m.knows(knownMsg{known: weeks().known})
 		press(m, "v", "l", "l", "j")
 		m.Update(historyMsg{weeks().past, errors.New("one cannot be read")})
 	}},

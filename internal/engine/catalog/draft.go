@@ -13,7 +13,7 @@ import (
 // Draft is a catalogue that is being written: what of it fits every rule, and what is wrong with the rest.
 type Draft struct {
 	Catalog  *Catalog // the rows that fit, and only those; where the tables besides them do not, others stand in for them
-	Broken   []Broken // the rows that do not, in the order of the file
+	Broken   []Broken // the rows that do not, in the order of the file; of thousands, the first
 	Problems Problems // every mistake; none: the whole file fits
 }
 
@@ -76,6 +76,9 @@ func ParseDraft(name string, data []byte) *Draft {
 	tables := false // something besides rows was left out: rows may be wrong only because of that
 	problems := d.Problems
 	for range maxRounds {
+		if len(problems) >= maxProblems { // nobody mends that row by row
+			break
+		}
 		out := false
 		for _, p := range problems {
 			i := holding(p)
@@ -116,7 +119,7 @@ func ParseDraft(name string, data []byte) *Draft {
 	d.Catalog = c
 	sort.SliceStable(d.Problems, func(i, j int) bool { return d.Problems[i].Line < d.Problems[j].Line })
 	for _, q := range parts {
-		if q.row && q.out {
+		if q.row && q.out && len(d.Broken) < maxProblems {
 			d.Broken = append(d.Broken, sketch(lines[q.from-1:min(q.to-1, len(lines))], q, d.Problems))
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // project is the file of the project, of which tests spoil a part.
@@ -144,4 +145,22 @@ func FuzzParseDraft(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A file that is nothing but mistakes is read in a moment, too.
+func TestHostileDraftsAreCheap(t *testing.T) {
+	size := maxFile
+	if testing.Short() {
+		size /= 8
+	}
+	for _, part := range []string{"[[flavor]]\nx =\n", "[[flavor]]\nx = 1\n", "[a]\n", "[[", "\"\"\"\n", "x = [\n"} {
+		began := time.Now()
+		d := ParseDraft("distros.toml", []byte(strings.Repeat(part, size/len(part))))
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("%q: %v", part, took)
+		}
+		if len(d.Problems) == 0 || len(d.Catalog.Flavors) != 0 {
+			t.Errorf("%q: %d problems, %d rows", part, len(d.Problems), len(d.Catalog.Flavors))
+		}
+	}
 }
