@@ -135,6 +135,8 @@ func (c *chart) fill(d *catalog.Draft, targets []engine.Target) {
 			r.reason += ": its upstream is not described in " + c.pathing
 		case o.Kind == "none":
 			r.reason = "nothing upstream: " + clean(o.Reason)
+		case f.Versions != nil && o.Customise != nil:
+			r.reason = "its releases are not known yet: u asks upstream"
 		}
 		if f.Redistribution == catalog.Unclear && f.Decision == "" {
 			r.undecided = clean("whether it may be passed on is unclear: " + f.Because)
