@@ -140,7 +140,7 @@ func bindings() []action {
 		{"help", []string{"?"}, "help", "all keys", anything, false, nil, func(m *model) tea.Cmd { m.openHelp(); return nil }},
 		{"quit", []string{"q"}, "quit", "leave; asks if a run is under way", screens, false, nil, (*model).quit},
 		{"mouse", []string{"M"}, "", "let the wheel scroll; again: the mouse is the terminal's", screens, false, nil, (*model).toggleMouse},
-		{"suspend", []string{"ctrl+z"}, "", "back to the shell; fg comes back", screens, false, nil, func(*model) tea.Cmd { return tea.Suspend }},
+		{"suspend", []string{"ctrl+z"}, "", "back to the shell; fg comes back", screens, false, nil, func(m *model) tea.Cmd { return m.suspend }},
 		{"interrupt", []string{"ctrl+c"}, "", "cancel the run, asks first; without a run: leave", screens, false, nil, (*model).interrupt},
 
 		{"yes", []string{"y", "enter"}, "yes", "do it; publishing to a registry wants a word typed instead", inDialog, false, nil, (*model).yes},

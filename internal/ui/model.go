@@ -80,6 +80,9 @@ type model struct {
 	frame   string
 	show    func(frame string, all bool) // draws it
 
+	setMouse func(on bool)
+	suspend  tea.Cmd // gives the terminal to the shell
+
 	stack    []screen
 	chart    *chart
 	board    *board         // the run that is under way, or the last one
@@ -124,7 +127,7 @@ func (l *list) window(n, h int) (from, to int) {
 }
 
 func newModel(e Engine, colour bool, now func() time.Time) *model {
-	m := &model{engine: e, now: now, dressed: Appearance{NoColor: !colour}, st: newStyles(colour), actions: bindings(), stack: []screen{chartScreen}, messages: newLogView(), clock: now(), dirty: true, abort: func() {}, show: func(string, bool) {}}
+	m := &model{engine: e, now: now, dressed: Appearance{NoColor: !colour}, st: newStyles(colour), actions: bindings(), stack: []screen{chartScreen}, messages: newLogView(), clock: now(), dirty: true, abort: func() {}, show: func(string, bool) {}, setMouse: func(bool) {}}
 	m.messages.wrap, m.messages.stamps = true, true
 	targets, err := e.Targets(engine.Selection{Only: []string{"*"}})
 	d := m.draft()
@@ -188,8 +191,8 @@ func (m *model) update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		return m, m.key(msg)
 	case tea.MouseMsg:
 		m.wheel(msg)
-	case tea.ResumeMsg:
-		return m, m.resumed()
+	case resumedMsg:
+		return m, m.resumed(msg)
 	case eventsMsg:
 		for i := range msg {
 			m.apply(&msg[i])

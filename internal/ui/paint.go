@@ -28,6 +28,9 @@ type painter struct {
 	keys     term.File // nil: the input is none
 	cooked   *term.State
 
+	drawing sync.Mutex // held while something is written, or the terminal is somebody else's
+	mouse   bool       // it tells of the mouse
+
 	mu    sync.Mutex
 	frame string // to be drawn
 	all   bool   // and all of it: the terminal has changed
@@ -45,15 +48,98 @@ func newPainter(in io.Reader, out *output) (*painter, error) {
 		p.terminal = f
 	}
 	if f, ok := in.(term.File); ok && term.IsTerminal(f.Fd()) {
-		state, err := term.MakeRaw(f.Fd())
-		if err != nil {
-			return nil, err
-		}
-		p.keys, p.cooked = f, state
+		p.keys = f
 	}
-	_, _ = io.WriteString(out, ansi.SetAltScreenSaveCursorMode+ansi.EraseEntireScreen+ansi.CursorHomePosition+ansi.HideCursor+ansi.SetBracketedPasteMode)
+	if err := p.take(); err != nil {
+		return nil, err
+	}
 	go p.run()
 	return p, nil
+}
+
+// The terminal's modes of xterm: it tells of the mouse's wheel and buttons, with numbers of any size.
+const (
+	mouseOn  = "\x1b[?1000h\x1b[?1006h"
+	mouseOff = "\x1b[?1006l\x1b[?1000l"
+)
+
+// take makes the terminal the console's. The caller is the only one who draws.
+func (p *painter) take() error {
+	if p.keys != nil {
+		state, err := term.MakeRaw(p.keys.Fd())
+		if err != nil {
+			return err
+		}
+		p.cooked = state
+	}
+	text := ansi.SetAltScreenSaveCursorMode + ansi.EraseEntireScreen + ansi.CursorHomePosition + ansi.HideCursor + ansi.SetBracketedPasteMode
+	if p.mouse {
+		text += mouseOn
+	}
+	_, _ = io.WriteString(p.out, text)
+	return nil
+}
+
+// give makes the terminal what it was before.
+func (p *painter) give() {
+	text := ""
+	if p.mouse {
+		text = mouseOff
+	}
+	_, _ = io.WriteString(p.out, text+ansi.ResetBracketedPasteMode+ansi.ShowCursor+ansi.ResetAltScreenSaveCursorMode)
+	if p.cooked != nil {
+		_ = term.Restore(p.keys.Fd(), p.cooked)
+	}
+}
+
+// setMouse has the terminal tell of the mouse, or not.
+func (p *painter) setMouse(on bool) {
+	p.drawing.Lock()
+	defer p.drawing.Unlock()
+	p.mouse = on
+	text := mouseOff
+	if on {
+		text = mouseOn
+	}
+	_, _ = io.WriteString(p.out, text)
+}
+
+// lend gives the terminal back while do runs: nothing is drawn, and after it everything anew.
+func (p *painter) lend(do func()) error {
+	p.drawing.Lock()
+	defer p.drawing.Unlock()
+	p.mu.Lock()
+	over := p.over
+	p.all = true
+	p.mu.Unlock()
+	if over {
+		return nil
+	}
+	p.give()
+	do()
+	p.mu.Lock()
+	over = p.over // meanwhile
+	p.mu.Unlock()
+	if over {
+		return nil
+	}
+	err := p.take()
+	p.poke()
+	return err
+}
+
+// stopProcess stops this process as a shell does with ctrl+z, until somebody goes on with it. Where there is no shell
+// that could, the system does not stop it.
+func stopProcess() {
+	resumed := make(chan os.Signal, 1)
+	signal.Notify(resumed, syscall.SIGCONT)
+	defer signal.Stop(resumed)
+	if syscall.Kill(0, syscall.SIGTSTP) == nil {
+		select {
+		case <-resumed:
+		case <-time.After(time.Second / 2):
+		}
+	}
 }
 
 // show draws a frame soon, and what came before it not at all if it is not drawn by then.
@@ -61,6 +147,10 @@ func (p *painter) show(frame string, all bool) {
 	p.mu.Lock()
 	p.frame, p.all = frame, p.all || all
 	p.mu.Unlock()
+	p.poke()
+}
+
+func (p *painter) poke() {
 	select {
 	case p.wake <- struct{}{}:
 	default:
@@ -70,15 +160,22 @@ func (p *painter) show(frame string, all bool) {
 func (p *painter) run() {
 	defer close(p.done)
 	for range p.wake {
+		p.drawing.Lock()
 		p.mu.Lock()
 		frame, all, over := p.frame, p.all, p.over
 		p.all = false
 		p.mu.Unlock()
+		text := ""
+		if !over {
+			if text = p.draw(frame, all); text != "" {
+				_, _ = io.WriteString(p.out, text)
+			}
+		}
+		p.drawing.Unlock()
 		if over {
 			return
 		}
-		if drawing := p.draw(frame, all); drawing != "" {
-			_, _ = io.WriteString(p.out, drawing)
+		if text != "" {
 			time.Sleep(leastPause)
 		}
 	}
@@ -121,18 +218,12 @@ func (p *painter) close() {
 	if over {
 		return
 	}
-	select {
-	case p.wake <- struct{}{}:
-	default:
-	}
+	p.poke()
 	select {
 	case <-p.done:
-	case <-time.After(time.Second): // a terminal that takes nothing any more
+	case <-time.After(time.Second): // a terminal that takes nothing any more, or is lent
 	}
-	_, _ = io.WriteString(p.out, ansi.ResetBracketedPasteMode+ansi.ShowCursor+ansi.ResetAltScreenSaveCursorMode)
-	if p.keys != nil {
-		_ = term.Restore(p.keys.Fd(), p.cooked)
-	}
+	p.give()
 }
 
 // watch tells the size of the terminal, and each new one, until stop is called.

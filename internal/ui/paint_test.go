@@ -4,9 +4,13 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
+	"github.com/creack/pty"
 	"github.com/hinshun/vt10x"
+	"golang.org/x/sys/unix"
 )
 
 // What was drawn line by line is what a terminal shows of the whole frame.
@@ -37,4 +41,95 @@ func TestPainter(t *testing.T) {
 			t.Fatalf("the same frame again is %q", again)
 		}
 	}
+}
+
+// A terminal that is lent is as it was before, and the console's again after that; the wheel's mode comes and goes with
+// it.
+func TestTerminalIsLent(t *testing.T) {
+	master, slave, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slave.Close()
+	var mu sync.Mutex
+	var wrote strings.Builder
+	changed := make(chan struct{}, 1)
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		buf := make([]byte, 4096)
+		for {
+			n, err := master.Read(buf)
+			mu.Lock()
+			wrote.Write(buf[:n])
+			mu.Unlock()
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	wait := func(text string) {
+		t.Helper()
+		for {
+			mu.Lock()
+			i := strings.Index(wrote.String(), text)
+			if i >= 0 {
+				rest := wrote.String()[i+len(text):]
+				wrote.Reset()
+				wrote.WriteString(rest)
+			}
+			mu.Unlock()
+			if i >= 0 {
+				return
+			}
+			select {
+			case <-changed:
+			case <-time.After(patience):
+				t.Fatalf("no %q in %q", text, wrote.String())
+			}
+		}
+	}
+	raw := func(want bool) {
+		t.Helper()
+		attr, err := unix.IoctlGetTermios(int(slave.Fd()), unix.TCGETS)
+		if err != nil || (attr.Lflag&unix.ICANON == 0) != want {
+			t.Errorf("raw: %v, %v", !want, err)
+		}
+	}
+	p, err := newPainter(slave, newOutput(slave))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wait("\x1b[?1049h")
+	raw(true)
+	p.show("the frame", false)
+	wait("the frame")
+	p.setMouse(true)
+	wait(mouseOn)
+	if err := p.lend(func() {
+		wait(mouseOff)
+		wait("\x1b[?1049l")
+		raw(false)
+		p.show("a newer frame", false)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	wait("\x1b[?1049h")
+	wait(mouseOn)
+	wait("a newer frame")
+	raw(true)
+	p.close()
+	wait("\x1b[?1049l")
+	raw(false)
+	p.close()
+	if err := p.lend(func() { t.Error("it is nobody's any more") }); err != nil {
+		t.Error(err)
+	}
+	_ = slave.Close()
+	_ = master.Close()
+	<-read
 }

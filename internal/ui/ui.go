@@ -116,7 +116,8 @@ func Run(ctx context.Context, e Engine, o Options) error {
 		return fmt.Errorf("the terminal cannot be used: %w", err)
 	}
 	defer screen.close()
-	m.show = screen.show
+	m.show, m.setMouse = screen.show, screen.setMouse
+	m.suspend = func() tea.Msg { return resumedMsg{screen.lend(stopProcess)} }
 
 	// Bubbletea's own handler of signals would end the console and leave its children behind.
 	var p *tea.Program

@@ -2,6 +2,7 @@ package ui
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 
 	tea "github.com/charmbracelet/bubbletea"
@@ -85,12 +86,14 @@ func (m *model) askRetry() tea.Cmd {
 const notches = 3
 
 func (m *model) toggleMouse() tea.Cmd {
-	if m.mouse = !m.mouse; m.mouse {
-		m.say(aside, "the wheel scrolls; M gives the mouse back to the terminal")
-		return tea.EnableMouseCellMotion
+	m.mouse = !m.mouse
+	text := "the mouse is the terminal's again"
+	if m.mouse {
+		text = "the wheel scrolls; M gives the mouse back to the terminal"
 	}
-	m.say(aside, "the mouse is the terminal's again")
-	return tea.DisableMouse
+	m.say(aside, text)
+	on := m.mouse
+	return func() tea.Msg { m.setMouse(on); return nil }
 }
 
 func (m *model) wheel(msg tea.MouseMsg) {
@@ -108,10 +111,12 @@ func (m *model) wheel(msg tea.MouseMsg) {
 	}
 }
 
-// resumed comes back from the shell.
-func (m *model) resumed() tea.Cmd {
-	if m.mouse {
-		return tea.EnableMouseCellMotion
+// resumedMsg says that the console is back from the shell, or that it cannot have the terminal again.
+type resumedMsg struct{ err error }
+
+func (m *model) resumed(msg resumedMsg) tea.Cmd {
+	if msg.err != nil {
+		return m.stop(fmt.Errorf("the terminal cannot be used: %w", msg.err))
 	}
 	return nil
 }
