@@ -136,7 +136,7 @@ func (c *chart) fill(d *catalog.Draft, targets []engine.Target) {
 		case o.Kind == "none":
 			r.reason = "nothing upstream: " + clean(o.Reason)
 		case f.Versions != nil && o.Customise != nil:
-			r.reason = "its releases are not known yet: u asks upstream"
+			r.reason = "not looked at yet: u asks upstream"
 		}
 		if f.Redistribution == catalog.Unclear && f.Decision == "" {
 			r.undecided = clean("whether it may be passed on is unclear: " + f.Because)
