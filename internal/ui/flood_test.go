@@ -244,11 +244,11 @@ func TestSixPanes(t *testing.T) {
 	// A key, whose effect is seen in the header; some tens of milliseconds to the next one.
 	var took []time.Duration
 	for i := 0; time.Since(began).Seconds() < seconds-0.3; i++ {
-		time.Sleep(time.Duration(31+i*7%60) * time.Millisecond)
-		text := "log of"
+		text, pause := "log of", time.Duration(40+i*7%60) // most of the time all six are shown
 		if i%2 == 1 {
-			text = "run of 6"
+			text, pause = "run of 6", 17
 		}
+		time.Sleep(pause * time.Millisecond)
 		w.expect(text)
 		pressed := time.Now()
 		_, _ = io.WriteString(terminal, "z")

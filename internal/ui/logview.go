@@ -159,14 +159,14 @@ func (v *logView) scroll(delta int) {
 	}
 	v.top = v.nth(i)
 	v.free = i < last || i == last && v.row < lastRow
-	v.reveal = false
+	v.reveal, v.seek = false, 0
 }
 
 func (v *logView) toFirst() {
-	v.top, v.row, v.free, v.reveal = v.buf.first(), 0, true, false
+	v.top, v.row, v.free, v.reveal, v.seek = v.buf.first(), 0, true, false, 0
 }
 
-func (v *logView) follow() { v.free, v.reveal = false, false }
+func (v *logView) follow() { v.free, v.reveal, v.seek = false, false, 0 }
 
 // aside moves the window sideways.
 func (v *logView) aside(delta int) { v.left, v.reveal = max(0, v.left+delta), false }

@@ -317,7 +317,7 @@ func (m *model) key(msg tea.KeyMsg) tea.Cmd {
 	if m.form != nil && m.form.asking != nil && m.top() == formScreen {
 		return m.formMessage(msg)
 	}
-	m.note = ""
+	m.note, m.noteLog = "", nil
 	s := m.top().scope()
 	if m.input != nil {
 		s = inInput
