@@ -484,7 +484,11 @@ func TestQuit(t *testing.T) {
 // restored checks that the terminal is as it was: cooked, on its main screen, with its cursor.
 func restored(t *testing.T, x *terminalTest) {
 	t.Helper()
-	x.until("main screen", func(string) bool { return x.vt.CursorVisible() && !strings.Contains(x.screen(), "release chart") })
+	x.until("main screen", func(s string) bool {
+		x.vt.Lock()
+		defer x.vt.Unlock()
+		return x.vt.CursorVisible() && !strings.Contains(s, "release chart")
+	})
 	var attr *unix.Termios
 	x.control(func(fd int) (err error) { attr, err = unix.IoctlGetTermios(fd, unix.TCGETS); return err })
 	if attr.Lflag&unix.ECHO == 0 || attr.Lflag&unix.ICANON == 0 {
