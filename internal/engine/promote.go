@@ -227,7 +227,11 @@ func (p *Promotion) Ready() error {
 		switch {
 		case c.State == Unproven:
 			open = append(open, c.ID+" is unproven")
-			remedies = append(remedies, fmt.Sprintf("--state %s=TEXT", c.ID))
+			remedy := fmt.Sprintf("--state %s=TEXT", c.ID)
+			if c.Waivable {
+				remedy += fmt.Sprintf(" (or --waive %s=REASON)", c.ID)
+			}
+			remedies = append(remedies, remedy)
 		case c.State == Against && c.Waivable:
 			open = append(open, c.ID+" is not met: "+c.Evidence)
 			remedies = append(remedies, fmt.Sprintf("--waive %s=REASON", c.ID))
@@ -324,7 +328,11 @@ func diff(files []edit) string {
 
 // writeEdits writes all of the files or none: each under a temporary name, then all of them under their own. One that
 // somebody has changed meanwhile is refused.
-func writeEdits(ctx context.Context, lock func(context.Context) (func(), error), files []edit) (err error) {
+func writeEdits(ctx context.Context, lock func(context.Context) (func(), error), files []edit) error {
+	return writeEditsWith(ctx, lock, files, os.Rename)
+}
+
+func writeEditsWith(ctx context.Context, lock func(context.Context) (func(), error), files []edit, rename func(from, to string) error) (err error) {
 	unlock, err := lock(ctx)
 	if err != nil {
 		return err
@@ -351,13 +359,24 @@ func writeEdits(ctx context.Context, lock func(context.Context) (func(), error),
 		names = append(names, name)
 	}
 	for i, f := range files {
-		if err := os.Rename(names[i], f.path); err != nil {
+		if err := rename(names[i], f.path); err != nil {
 			for _, done := range files[:i] { // back to what it was
-				if name, berr := beside(edit{done.path, nil, done.old, done.mode}); berr != nil || os.Rename(name, done.path) != nil {
-					err = fmt.Errorf("%w; and %s could not be put back", err, done.path)
+				name, berr := beside(edit{done.path, nil, done.old, done.mode})
+				if berr == nil {
+					names = append(names, name) // gone once it is renamed
+					berr = rename(name, done.path)
+				}
+				if berr != nil {
+					err = fmt.Errorf("%w; and %s could not be put back: %w", err, done.path, berr)
 				}
 			}
 			return err
+		}
+	}
+	for _, f := range files { // so that a power cut does not undo a part of it
+		if d, err := os.Open(filepath.Dir(f.path)); err == nil {
+			_ = d.Sync()
+			_ = d.Close()
 		}
 	}
 	return nil

@@ -179,13 +179,27 @@ func TestPromotionRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := readText(t, catalogue)
+	kept := p.files[1]
 	p.files[1].path = filepath.Join(t.TempDir(), "gone", "README.md")
 	if err := p.Write(context.Background()); err == nil || readText(t, catalogue) != before {
 		t.Error(err)
 	}
+	// Nor does one whose name cannot be taken at the last moment: the first is put back.
+	p.files[1] = kept
+	if err := writeEditsWith(context.Background(), p.lock, p.files, func(from, to string) error {
+		if to == kept.path {
+			return errors.New("no")
+		}
+		return os.Rename(from, to)
+	}); err == nil || readText(t, catalogue) != before {
+		t.Error(err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(catalogue), ".kmi-tui-*")); len(left) > 0 {
+		t.Errorf("%v", left)
+	}
 }
 
-// The Try Me of what is published names it by digest; it goes between marks of the README, and a strict parser takes it.
+// The Try Me of what is published names it by digest, and goes between marks of the README.
 func TestTryMe(t *testing.T) {
 	w, _, text := desk(t)
 	t0, err := w.TryMe(t.Context(), "debian")
