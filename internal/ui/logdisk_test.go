@@ -325,7 +325,7 @@ func TestLogsWhileTheTerminalChanges(t *testing.T) {
 	keys := []string{"k", "j", "pgup", "pgdn", "g", "G", "w", "t", "s", "S", "n", "N", "e", "z", "left", "l", "h", "f"}
 	s := x.scope("test")
 	s.Start()
-	rounds, said := 400, 0
+	rounds, said := 150, 0
 	if testing.Short() {
 		rounds = 60
 	}
