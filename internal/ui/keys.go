@@ -74,6 +74,7 @@ func bindings() []action {
 		{"plan", []string{"p"}, "plan", "what a run would do, and why; changes nothing", onChart | onDetails | onPlan, false, (*model).whyNotPlan, (*model).startPlan},
 		{"look", []string{"u"}, "upstreams", "what is newest upstream and what is published, of every row", onChart | onDetails, false, (*model).whyNotLook, (*model).startLook},
 		{"build", []string{"b"}, "build", "build, test, sign and publish what is selected; asks first", onChart | onDetails | onPlan, false, (*model).whyNotBuild, (*model).askBuild},
+		{"build up to", []string{"B"}, "", "run what is selected up to a stage only; asks which", onChart | onDetails | onPlan, false, (*model).whyNotBuild, (*model).askUntil},
 		{"show run", []string{"r"}, "run", "the run that is under way, or how the last one ended", anything &^ onRun &^ onSummary, true, (*model).whyNoRun, (*model).showRun},
 		{"next pane", []string{"tab"}, "next pane", "the next target's pane", onRun | onLog, true, (*model).whyOnePane, func(m *model) tea.Cmd { m.turn(1); return nil }},
 		{"zoom", []string{"z", "enter"}, "zoom", "give the pane the whole screen; again: its place", onRun | onLog, false, (*model).whyNoPanes, (*model).zoom},

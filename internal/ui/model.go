@@ -539,6 +539,9 @@ func (i *input) deleteWord() {
 
 // typed takes over what changes while it is typed: filters.
 func (m *model) typed() tea.Cmd {
+	if m.input.then != nil {
+		return nil
+	}
 	switch m.top() {
 	case chartScreen:
 		m.chart.filter = m.input.text
@@ -653,6 +656,9 @@ func (m *model) meant() (engine.Selection, []string) {
 func (m *model) batch(sel engine.Selection, more ...string) string {
 	words := append([]string{"kmi-tui", "--batch"}, more...)
 	words = append(words, "--only", strings.Join(sel.Only, ","), "--registry", clean(m.engine.Destination()))
+	if sel.Until != "" {
+		words = append(words, "--until", string(sel.Until))
+	}
 	for _, f := range m.flags {
 		words = append(words, clean(f))
 	}
@@ -666,7 +672,7 @@ func (m *model) batch(sel engine.Selection, more ...string) string {
 func (m *model) askBuild() tea.Cmd {
 	sel, names := m.meant()
 	where := clean(m.engine.Destination())
-	d := &dialog{title: "Publish " + plural(len(names), "target") + " to " + where + "?", targets: names, batch: m.batch(sel), doing: "publish", leaving: "back", opened: m.clock,
+	d := &dialog{title: "Publish " + plural(len(names), "target") + " to " + where + "?", targets: m.expected(), batch: m.batch(sel), doing: "publish", leaving: "back", opened: m.clock,
 		yes: func() tea.Cmd { return m.startRun(sel, names) }}
 	d.text = "Each one is built, boot-tested and signed, and then published to " + where + ". What has not changed is left alone."
 	if !strings.HasPrefix(where, "dir:") {

@@ -420,6 +420,34 @@ func TestCancel(t *testing.T) {
 	}
 }
 
+// A run can end early: nothing is published then, and the command line says so.
+func TestRunUpToAStage(t *testing.T) {
+	s := newScript()
+	h := hold(s)
+	x := open(t, s, 120, 40)
+	x.wait("release chart")
+	x.press("a", "B")
+	x.wait("run up to (resolve, fetch,")
+	x.press("b", "o", "o", "t", "enter")
+	x.wait("“boot” is no stage")
+	x.press("B", "t", "e", "s", "t", "enter")
+	x.wait("up to test?", "-until test", "Nothing is published")
+	x.answer("up to test?", "y")
+	x.wait("● run: 0 of")
+	s.mu.Lock()
+	ran := s.ran[0]
+	s.mu.Unlock()
+	if ran.Until != engine.Test {
+		t.Errorf("%+v", ran)
+	}
+	h.end <- engine.Summary{}
+	x.wait("how the run ended")
+	x.press("q")
+	if err := x.end(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // One target is cancelled alone; what failed is run again, and nothing else.
 func TestCancelOneAndRetry(t *testing.T) {
 	s := newScript()

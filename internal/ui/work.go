@@ -3,12 +3,63 @@ package ui
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	tea "github.com/charmbracelet/bubbletea"
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine"
 )
+
+// What a run is about.
+
+// expected are the targets that an action is about, with what the last look says would be done with each, and why.
+func (m *model) expected() (lines []string) {
+	for _, t := range m.chart.meant() {
+		line := t.id
+		if p := t.plan; p != nil {
+			_, word := p.verdict()
+			line += " · " + word
+			for _, f := range p.facts {
+				if f[0] == "upstream" {
+					line += " · " + f[1]
+				}
+			}
+			if p.reason != "" {
+				line += " · " + p.reason
+			}
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// askUntil asks how far a run is to go.
+func (m *model) askUntil() tea.Cmd {
+	stages := make([]string, len(engine.Stages))
+	for i, s := range engine.Stages {
+		stages[i] = string(s)
+	}
+	m.input = &input{prompt: "run up to (" + strings.Join(stages, ", ") + ")", then: func(text string) tea.Cmd {
+		text = strings.TrimSpace(text)
+		i := slices.Index(stages, text)
+		switch {
+		case text == "":
+			return nil
+		case i < 0:
+			m.say(bad, "“"+text+"” is no stage: write one of "+strings.Join(stages, ", "))
+			return nil
+		case engine.Stages[i] == engine.Publish:
+			return m.askBuild()
+		}
+		sel, names := m.meant()
+		sel.Until = engine.Stages[i]
+		m.dialog = &dialog{title: "Run " + plural(len(names), "target") + " up to " + text + "?", text: "Nothing is published. What is finished is kept: a later run goes on from there.", targets: m.expected(),
+			batch: m.batch(sel), doing: "run", leaving: "back", opened: m.clock, yes: func() tea.Cmd { return m.startRun(sel, names) }}
+		return nil
+	}}
+	return nil
+}
 
 // One target of a run.
 
