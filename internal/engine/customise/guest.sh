@@ -156,7 +156,7 @@ clean() {
     if [ -e /etc/machine-id ] || [ -d /run/systemd ] || [ -d /etc/systemd ]; then
         echo uninitialized >/etc/machine-id
     fi
-    rm -rf /var/lib/cloud/* /var/log/journal/* /var/tmp/* /var/lib/NetworkManager/*.lease /var/lib/NetworkManager/secret_key /var/lib/NetworkManager/seen-bssids /var/lib/dhcp/* \
+    rm -rf /var/lib/cloud /var/log/cloud-init*.log /var/log/journal/* /var/tmp/* /var/lib/NetworkManager/*.lease /var/lib/NetworkManager/secret_key /var/lib/NetworkManager/seen-bssids /var/lib/dhcp/* \
         /var/lib/dhclient/* /var/lib/dhcpcd/* /var/lib/systemd/coredump/* /var/spool/mail/* /var/crash/* /root/.ssh /root/.cache /root/.gnupg
     logs=/var/log
     while [ -n "$logs" ]; do # a list of folders, one after the other

@@ -112,10 +112,24 @@ done </proc/stat
 for file in /var/cache/apparmor/*; do
     [ ! "$file" -nt /run/kmi/boot ] || rm -rf "$file"
 done
-for file in /var/log/cloud-init*.log; do # cloud-init itself still has them
-    [ ! -f "$file" ] || : >"$file"
-done
-rm -rf /var/lib/cloud/* /var/log/journal/* /var/lib/systemd/random-seed /var/lib/systemd/timesync /var/lib/private/systemd/timesync \
+# cloud-init has its logs open, and a file that is removed while it is open is not gone. Under systemd it ends here,
+# when this is no longer one of the processes that end with it, and what waits for it is not started.
+leave() {
+    [ -d /run/systemd/system ] || return 1
+    for group in /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/systemd/cgroup.procs; do
+        [ ! -f "$group" ] || echo $$ >"$group"
+    done
+    ! grep -q cloud /proc/self/cgroup && systemctl cancel && kill -9 $PPID
+}
+unheld() { ! ls -l /proc/[0-9]*/fd 2>/dev/null | grep -q ' /var/log/cloud-init'; }
+if leave && until_true unheld; then
+    rm -f /var/log/cloud-init*.log
+else
+    for file in /var/log/cloud-init*.log; do
+        [ ! -f "$file" ] || : >"$file"
+    done
+fi
+rm -rf /var/lib/cloud /var/log/journal/* /var/lib/systemd/random-seed /var/lib/systemd/timesync /var/lib/private/systemd/timesync \
     /var/lib/systemd/timers/stamp-* /tmp/* /tmp/.[!.]*
 
 echo "kmi-part: discard free space"
