@@ -165,7 +165,9 @@ func (m *model) dialogLines(w, h int) []string {
 	}
 	var batch []string
 	if d.batch != "" {
-		batch = append(batch, st.dim.of(fit("The same without the console:", w)))
+		if h >= 12 {
+			batch = append(batch, st.dim.of(fit("The same without the console:", w)))
+		}
 		for _, l := range wrap(d.batch, w-2) {
 			batch = append(batch, "  "+l)
 		}
@@ -201,7 +203,10 @@ func (m *model) dialogLines(w, h int) []string {
 	// Whoever answers has to know what happens and to what; the targets get what the rest leaves.
 	reserve := min(len(targets), 2) + gap
 	left -= reserve
+	line := min(len(batch), 1)
+	left -= line
 	text = part(text, 1, "")
+	left += line
 	batch = part(batch, 2, "")
 	left += reserve
 	targets = part(targets, 1, "target")

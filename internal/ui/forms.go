@@ -391,11 +391,8 @@ func (m *model) copyForm() tea.Cmd {
 	return func() tea.Msg { return copiedMsg{m.form.title, m.copy(text)} }
 }
 
-// copyForm2 copies the same as one command.
-func (m *model) copyFormLine() tea.Cmd {
-	line := m.form.batch()
-	return func() tea.Msg { return copiedMsg{line, m.copy(line)} }
-}
+// copyFormLine copies the same as one command.
+func (m *model) copyFormLine() tea.Cmd { return m.copyText(m.form.batch()) }
 
 // promoteLine is a promotion as a command line.
 func (m *model) promoteLine(ask engine.Ask) string {
@@ -414,13 +411,4 @@ func (m *model) promoteLine(ask engine.Ask) string {
 		}
 	}
 	return m.commandLine(words...)
-}
-
-// commandLine quotes words for a shell, after the program's name and with what this console was started with.
-func (m *model) commandLine(words ...string) string {
-	line := "kmi-tui"
-	for _, w := range append(words, "--registry", m.engine.Destination()) {
-		line += " " + Quote(w)
-	}
-	return line
 }

@@ -2,6 +2,7 @@ package ui
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	tea "github.com/charmbracelet/bubbletea"
@@ -66,6 +67,21 @@ func (m *model) helpItems() (items []helpItem) {
 	}
 	if m.help.palette {
 		group("", func(a *action) bool { return a.in&here != 0 })
+		typed := strings.ToLower(strings.TrimSpace(m.help.filter))
+		rank := func(i helpItem) int { // the one that is called so comes first
+			switch {
+			case i.action.name == typed:
+				return 0
+			case strings.HasPrefix(i.action.name, typed):
+				return 1
+			case strings.Contains(i.action.name, typed):
+				return 2
+			}
+			return 3
+		}
+		if typed != "" {
+			slices.SortStableFunc(items, func(a, b helpItem) int { return rank(a) - rank(b) })
+		}
 		return items
 	}
 	name := ""
@@ -118,7 +134,8 @@ func (m *model) doHelp() tea.Cmd {
 func (m *model) helpBody(w, h int) []string {
 	st, l := m.st, &m.scrolled[helpScreen]
 	m.help.items = m.helpItems()
-	from, to := l.window(len(m.help.items), h)
+	foot := m.helpLine(w, h)
+	from, to := l.window(len(m.help.items), h-len(foot))
 	keys, name := 4, 4
 	for i := range m.actions {
 		keys = max(keys, width(m.actions[i].keyNames()))
@@ -135,6 +152,9 @@ func (m *model) helpBody(w, h int) []string {
 		}
 		a := item.action
 		line := mark + st.accent.of(pad(a.keyNames(), keys)) + "  "
+		if len(a.keys) == 0 { // by the key of what it is one kind of
+			line = mark + st.dim.of(pad(m.parent(a).keyNames()+" …", keys)) + "  "
+		}
 		if names {
 			line += pad(a.name, name) + "  "
 		}
@@ -151,6 +171,60 @@ func (m *model) helpBody(w, h int) []string {
 	}
 	if len(m.help.items) == 0 {
 		out = append(out, st.warn.of(fit(fmt.Sprintf("  no command matches “%s”", m.help.filter), w)))
+	}
+	if len(foot) > 0 {
+		for len(out) < h-len(foot) {
+			out = append(out, "")
+		}
+		out = append(out, foot...)
+	}
+	return out
+}
+
+// helpLine shows what does the same as the cursor's action on a command line, in always as many lines.
+func (m *model) helpLine(w, h int) []string {
+	n := 4
+	switch {
+	case h < 6:
+		return nil
+	case h < 12:
+		n = 2
+	}
+	st, text := m.st, []string{}
+	title := func(t string) string { // what was said is seen here while something is typed
+		if m.input != nil && m.note != "" {
+			return m.rule(m.note, w)
+		}
+		return m.rule(t, w)
+	}
+	if a := m.chosen(); a != nil {
+		line, none := m.twinThere(a)
+		key := "y"
+		if m.input != nil {
+			key = "ctrl+y"
+		}
+		if line != "" {
+			text = append(wrap(line, w-4), "")
+			if len(text) >= n {
+				text = cut(text, n-1)
+			}
+			text[0] = st.accent.of("$ ") + text[0]
+			for i := range text[1:] {
+				text[i+1] = "  " + text[i+1]
+			}
+			head := title("the same as a command line: " + key + " copies it")
+			return append([]string{head}, padTo(text, n-1, w)...)
+		}
+		return append([]string{title("no command line")}, padTo([]string{st.dim.of(a.name + ": " + none)}, n-1, w)...)
+	}
+	return append([]string{m.rule("", w)}, padTo(text, n-1, w)...)
+}
+
+// padTo makes a text as many lines, a little indented.
+func padTo(text []string, n, w int) []string {
+	out := make([]string, n)
+	for i := range min(n, len(text)) {
+		out[i] = fit("  "+text[i], w)
 	}
 	return out
 }

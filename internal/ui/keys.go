@@ -117,6 +117,7 @@ func bindings() []action {
 		{"timestamps", []string{"t"}, "time", "show when each line came", logs, false, nil, func(m *model) tea.Cmd { m.log().stamps = !m.log().stamps; return nil }},
 		{"scroll left", []string{"left", "h"}, "", "the beginning of long lines", logs, false, (*model).whyWrapped, func(m *model) tea.Cmd { m.log().aside(-16); return nil }},
 		{"scroll right", []string{"right", "l"}, "", "the rest of long lines", logs, false, (*model).whyWrapped, func(m *model) tea.Cmd { m.log().aside(16); return nil }},
+		{"copy its command", []string{"y"}, "copy command", "copy the line's action as a command line", onHelp, false, (*model).whyNoLine, (*model).copyLine},
 		{"do it", []string{"enter"}, "do it", "what the line says, where it can be done", onHelp, false, (*model).whyNotHelp, (*model).doHelp},
 		{"promote", []string{"L"}, "promote", "move the row one level up or down, by the image criteria", onChart | onDetails, false, (*model).whyNotForm, (*model).startPromotion},
 		{"try me", []string{"T"}, "try me", "a VirtualMachine for the row's image, its keys and its login", onChart | onDetails, false, (*model).whyNotForm, (*model).startTryMe},
@@ -150,12 +151,13 @@ func bindings() []action {
 
 		{"accept", []string{"enter"}, "accept", "keep what is typed", inInput, false, nil, (*model).accept},
 		{"leave typing", []string{"esc", "ctrl+c"}, "leave", "forget what is typed", inInput, false, nil, (*model).leaveInput},
+		{"copy the command", []string{"ctrl+y"}, "copy command", "in the list of commands: copy the action as a command line", inInput, true, (*model).whyNoLine, (*model).copyLine},
 		{"delete", []string{"backspace"}, "", "delete a character", inInput, false, nil, func(m *model) tea.Cmd { m.input.delete(); return m.typed() }},
 		{"delete word", []string{"ctrl+w"}, "", "delete a word", inInput, false, nil, func(m *model) tea.Cmd { m.input.deleteWord(); return m.typed() }},
 		{"delete all", []string{"ctrl+u"}, "", "delete everything typed", inInput, false, nil, func(m *model) tea.Cmd { m.input.text = ""; return m.typed() }},
 		{"line up", []string{"up"}, "", "one line up in the list", inInput, false, nil, move(-1)},
 		{"line down", []string{"down"}, "", "one line down in the list", inInput, false, nil, move(1)},
-	}, sortActions(), troubleActions(), themeActions())
+	}, selectActions(), sortActions(), troubleActions(), themeActions())
 }
 
 // keyName is a key as people write it.

@@ -652,35 +652,20 @@ func (m *model) meant() (engine.Selection, []string) {
 	return engine.Selection{Only: m.chart.selectors(targets)}, names
 }
 
-// batch spells a selection as a command line.
-func (m *model) batch(sel engine.Selection, more ...string) string {
-	words := append([]string{"kmi-tui", "--batch"}, more...)
-	words = append(words, "--only", strings.Join(sel.Only, ","), "--registry", clean(m.engine.Destination()))
-	if sel.Until != "" {
-		words = append(words, "--until", string(sel.Until))
-	}
-	for _, f := range m.flags {
-		words = append(words, clean(f))
-	}
-	for i := range words {
-		words[i] = quote(words[i])
-	}
-	return strings.Join(words, " ")
-}
-
-// askBuild asks whether to start the run.
+// askBuild shows what a run would do, and asks whether to start it.
 func (m *model) askBuild() tea.Cmd {
 	sel, names := m.meant()
 	where := clean(m.engine.Destination())
-	d := &dialog{title: "Publish " + plural(len(names), "target") + " to " + where + "?", targets: m.expected(), batch: m.batch(sel), doing: "publish", leaving: "back", opened: m.clock,
-		yes: func() tea.Cmd { return m.startRun(sel, names) }}
-	d.text = "Each one is built, boot-tested and signed, and then published to " + where + ". What has not changed is left alone."
-	if !strings.HasPrefix(where, "dir:") {
-		d.word = "publish"
-		d.text += " Others can pull it from there at once."
-	}
-	m.dialog = d
-	return nil
+	return m.propose(sel, names, func() *dialog {
+		d := &dialog{title: "Publish " + plural(len(names), "target") + " to " + where + "?", batch: m.batch(sel), doing: "publish", leaving: "back",
+			yes: func() tea.Cmd { return m.startRun(sel, names) }}
+		d.text = "Each is built, boot-tested, signed and published to " + where + "; what has not changed is left alone."
+		if !strings.HasPrefix(where, "dir:") {
+			d.word = "publish"
+			d.text += " Others can pull it from there at once."
+		}
+		return d
+	})
 }
 
 // startRun starts the run that was agreed to.
@@ -832,24 +817,18 @@ func (m *model) whyNotCopy() string {
 	return ""
 }
 
-func (m *model) copyBatch() tea.Cmd {
-	switch {
-	case m.scope()&(onRun|onLog|onSummary) != 0:
-		return m.copyText(m.board.batch)
-	case m.top() == planScreen:
-		return m.copyText(m.plan.batch)
-	}
-	sel, _ := m.meant()
-	return m.copyText(m.batch(sel))
-}
+func (m *model) copyBatch() tea.Cmd { return m.copyText(m.batchHere()) }
 
-func (m *model) copyPath() tea.Cmd {
+func (m *model) copyPath() tea.Cmd { return m.copyText(m.pathHere()) }
+
+// pathHere is where the whole log is that the screen is about.
+func (m *model) pathHere() string {
 	p := m.board.panes[m.board.focus]
 	if m.top() == summaryScreen {
 		order := m.board.order()
 		p = m.board.panes[order[min(m.scrolled[summaryScreen].cursor, len(order)-1)]]
 	}
-	return m.copyText(m.logPath(p))
+	return m.logPath(p)
 }
 
 // logPath is where the whole log of a target is: that of the stage that ended last, or the folder of all of them.

@@ -3,6 +3,7 @@ package ui
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,12 +25,17 @@ type planning struct {
 	remedy    []string
 	cancel    context.CancelCauseFunc
 	cancelled bool
+	then      func() // asks whether to start what was planned; nil: it was only to be seen
 }
+
+// fresh is how long a plan stands for a run that is about to start. The run itself looks again.
+const fresh = 10 * time.Minute
 
 // planned is an engine.Plan, made harmless.
 type planned struct {
 	target, reason string
 	action         engine.Action
+	size           int64 // of what upstream offers; 0: not known
 	facts          [][2]string
 	build          string
 	date           time.Time // of upstream's build; zero: not known
@@ -59,10 +65,14 @@ func (m *model) whyNotPlan() string {
 	return m.whyNotBuild()
 }
 
-// startPlan asks the engine what a run would do.
 func (m *model) startPlan() tea.Cmd {
 	sel, names := m.meant()
-	p := &planning{names: names, batch: m.batch(sel, "--plan"), began: m.clock, asked: map[string]state{}}
+	return m.planOf(sel, names, nil)
+}
+
+// planOf asks the engine what a run would do.
+func (m *model) planOf(sel engine.Selection, names []string, then func()) tea.Cmd {
+	p := &planning{then: then, names: names, batch: m.batch(sel, "--plan"), began: m.clock, asked: map[string]state{}}
 	wait, cancel := m.start(func(ctx context.Context) tea.Msg {
 		plans, err := m.engine.Plan(ctx, sel)
 		return planMsg{p, plans, err}
@@ -84,7 +94,9 @@ func (m *model) planned(msg planMsg) tea.Cmd {
 	}
 	for _, plan := range msg.plans {
 		p.plans = append(p.plans, harmless(plan))
+		m.chart.seen(plan)
 	}
+	m.chart.list()
 	if msg.err != nil && !p.cancelled {
 		p.err = paragraphs(msg.err.Error())
 		var remedied *event.Remedied
@@ -93,7 +105,102 @@ func (m *model) planned(msg planMsg) tea.Cmd {
 		}
 		m.messages.buf.push(m.clock, bad, "plan: "+clean(msg.err.Error()))
 	}
+	if p.then != nil && !p.cancelled && msg.err == nil && !m.stopping {
+		if m.top() == planScreen && m.dialog == nil && m.input == nil {
+			p.then()
+		} else {
+			m.say(aside, "the plan is made: b shows it, and asks")
+		}
+	}
 	return m.leaveIfIdle()
+}
+
+// propose shows what a run would do with each target, and why, before it asks whether to start it. What was planned or
+// looked at a moment ago is not asked for again.
+func (m *model) propose(sel engine.Selection, names []string, question func() *dialog) tea.Cmd {
+	ask := func() {
+		d := question()
+		d.opened = m.clock.Add(deaf) // it may come while somebody types
+		d.text, d.targets = m.plan.sum()+" "+d.text, m.plan.lines()
+		m.dialog = d
+	}
+	if p := m.plan; p == nil || !p.over() || len(p.err) > 0 || m.clock.Sub(p.ended) > fresh || !slices.Equal(p.names, names) {
+		p = m.lookedAt(sel, names)
+		if p == nil {
+			return m.planOf(sel, names, ask)
+		}
+		m.plan = p
+		m.scrolled[planScreen] = list{}
+	}
+	m.push(planScreen)
+	ask()
+	return nil
+}
+
+// lookedAt is what a look has found out of the targets, as a plan; nil: not everything, or not lately.
+func (m *model) lookedAt(sel engine.Selection, names []string) *planning {
+	if m.look == nil || m.look.ended.IsZero() || m.clock.Sub(m.look.ended) > fresh {
+		return nil
+	}
+	p := &planning{names: names, batch: m.batch(sel, "--plan"), began: m.look.began, ended: m.look.ended, asked: map[string]state{}}
+	for _, t := range m.chart.meant() {
+		if t.plan == nil || !t.fresh {
+			return nil
+		}
+		p.plans = append(p.plans, *t.plan)
+	}
+	return p
+}
+
+// sum says in a sentence what a run of the plan comes to.
+func (p *planning) sum() string {
+	n, bytes, unknown := map[engine.Action]int{}, int64(0), false
+	for i := range p.plans {
+		x := &p.plans[i]
+		n[x.action]++
+		if x.action == engine.Build {
+			bytes += x.size
+			unknown = unknown || x.size == 0
+		}
+	}
+	var parts []string
+	if n[engine.Build] > 0 {
+		text := number(n[engine.Build]) + " to build"
+		switch {
+		case bytes > 0 && unknown:
+			text += ", with more than " + size(float64(bytes)) + " from upstream"
+		case bytes > 0:
+			text += ", with " + size(float64(bytes)) + " from upstream"
+		}
+		parts = append(parts, text)
+	}
+	if n[engine.None] > 0 {
+		parts = append(parts, number(n[engine.None])+" with nothing to do")
+	}
+	if n[engine.Fail] > 0 {
+		parts = append(parts, number(n[engine.Fail])+" that cannot be decided and will fail")
+	}
+	if len(parts) == 0 {
+		return "The plan is empty."
+	}
+	return strings.Join(parts, "; ") + "."
+}
+
+// lines are the plan's targets with what would be done with each, how much is to be fetched, and why.
+func (p *planning) lines() (lines []string) {
+	for i := range p.plans {
+		x := &p.plans[i]
+		_, word := x.verdict()
+		line := x.target + " · " + word
+		if x.action == engine.Build && x.size > 0 {
+			line += " · " + size(float64(x.size))
+		}
+		if x.reason != "" {
+			line += " · " + x.reason
+		}
+		lines = append(lines, line)
+	}
+	return lines
 }
 
 // harmless makes a plan's texts fit for the screen.
@@ -116,6 +223,7 @@ func harmless(p engine.Plan) planned {
 		add("upstream", u.URL)
 		add("build", u.Build)
 		add("date", date(u.Date))
+		out.size = max(0, u.Size)
 		if u.Size > 0 {
 			add("size", size(float64(u.Size)))
 		}

@@ -431,7 +431,7 @@ func TestRunUpToAStage(t *testing.T) {
 	x.press("b", "o", "o", "t", "enter")
 	x.wait("“boot” is no stage")
 	x.press("B", "t", "e", "s", "t", "enter")
-	x.wait("up to test?", "-until test", "Nothing is published")
+	x.wait("up to test?", "-until test", "What is finished is kept")
 	x.answer("up to test?", "y")
 	x.wait("● run: 0 of")
 	s.mu.Lock()
@@ -644,7 +644,7 @@ func TestPanicRestoresTheTerminal(t *testing.T) {
 }
 
 func TestHelpListsEveryBinding(t *testing.T) {
-	x := open(t, newScript(), 130, 110)
+	x := open(t, newScript(), 130, 130)
 	x.wait("release chart")
 	x.press("?")
 	s := x.wait("here: chart", "everywhere", "interrupt question")

@@ -13,27 +13,6 @@ import (
 
 // What a run is about.
 
-// expected are the targets that an action is about, with what the last look says would be done with each, and why.
-func (m *model) expected() (lines []string) {
-	for _, t := range m.chart.meant() {
-		line := t.id
-		if p := t.plan; p != nil {
-			_, word := p.verdict()
-			line += " · " + word
-			for _, f := range p.facts {
-				if f[0] == "upstream" {
-					line += " · " + f[1]
-				}
-			}
-			if p.reason != "" {
-				line += " · " + p.reason
-			}
-		}
-		lines = append(lines, line)
-	}
-	return lines
-}
-
 // askUntil asks how far a run is to go.
 func (m *model) askUntil() tea.Cmd {
 	stages := make([]string, len(engine.Stages))
@@ -54,9 +33,10 @@ func (m *model) askUntil() tea.Cmd {
 		}
 		sel, names := m.meant()
 		sel.Until = engine.Stages[i]
-		m.dialog = &dialog{title: "Run " + plural(len(names), "target") + " up to " + text + "?", text: "Nothing is published. What is finished is kept: a later run goes on from there.", targets: m.expected(),
-			batch: m.batch(sel), doing: "run", leaving: "back", opened: m.clock, yes: func() tea.Cmd { return m.startRun(sel, names) }}
-		return nil
+		return m.propose(sel, names, func() *dialog {
+			return &dialog{title: "Run " + plural(len(names), "target") + " up to " + text + "?", text: "Nothing is published. What is finished is kept: a later run goes on from there.",
+				batch: m.batch(sel), doing: "run", leaving: "back", yes: func() tea.Cmd { return m.startRun(sel, names) }}
+		})
 	}}
 	return nil
 }
@@ -65,6 +45,9 @@ func (m *model) askUntil() tea.Cmd {
 
 func (m *model) whyNotCancelTarget() string {
 	if why := m.whyNotCancel(); why != "" {
+		return why
+	}
+	if why := m.whyNoPanes(); why != "" {
 		return why
 	}
 	if p := m.board.panes[m.board.focus]; p.state != running && p.state != waiting {
@@ -119,9 +102,20 @@ func (m *model) whyNotRetry() string {
 // askRetry asks whether to run what failed again.
 func (m *model) askRetry() tea.Cmd {
 	names := m.failures()
+	var lines []string
+	for _, name := range names {
+		line, p := name, m.board.byTarget[name]
+		if p.current >= 0 {
+			line += " · " + p.stages[p.current].name
+		}
+		if len(p.fault) > 0 {
+			line += " · " + p.fault[0]
+		}
+		lines = append(lines, line)
+	}
 	sel := engine.Selection{Only: names, Until: m.board.sel.Until, Force: m.board.sel.Force}
 	where := clean(m.engine.Destination())
-	m.dialog = &dialog{title: "Run " + plural(len(names), "failed target") + " again?", targets: names, batch: m.batch(sel), doing: "run", leaving: "back", opened: m.clock,
+	m.dialog = &dialog{title: "Run " + plural(len(names), "failed target") + " again?", targets: lines, batch: m.batch(sel), doing: "run", leaving: "back", opened: m.clock,
 		text: "What was finished is kept: each goes on from the stage that failed, and is published to " + where + " at the end.",
 		yes:  func() tea.Cmd { return m.startRun(sel, names) }}
 	if !strings.HasPrefix(where, "dir:") {
