@@ -185,28 +185,43 @@ func (m *model) logLine() string {
 
 // batch spells a selection as a command line.
 func (m *model) batch(sel engine.Selection, more ...string) string {
-	words := append([]string{"--batch"}, more...)
-	if len(sel.Only) > 0 {
-		words = append(words, "--only", strings.Join(sel.Only, ","))
-	}
-	for _, l := range sel.Levels {
-		words = append(words, "--level", string(l))
-	}
-	if sel.Until != "" {
-		words = append(words, "--until", string(sel.Until))
-	}
-	if sel.Force {
-		words = append(words, "--force")
-	}
-	return m.commandLine(words...)
+	return Batch(sel, m.engine.Destination(), m.flags, more...)
 }
 
 // commandLine spells words for a shell, after the program's name and with what this console was started with.
 func (m *model) commandLine(words ...string) string {
-	words = append(append(words, "--registry", m.engine.Destination()), m.flags...)
+	return commandLine(words, m.engine.Destination(), m.flags)
+}
+
+// Batch spells a selection as a line for a shell, with what else the program is to be told. A destination of "" is left
+// out. It holds nothing that a terminal would take for a command.
+func Batch(sel engine.Selection, destination string, flags []string, more ...string) string {
+	words := append([]string{"--batch"}, more...)
+	add := func(flag, value string) {
+		if value != "" {
+			words = append(words, flag, value)
+		}
+	}
+	levels := make([]string, len(sel.Levels))
+	for i, l := range sel.Levels {
+		levels[i] = string(l)
+	}
+	add("--only", strings.Join(sel.Only, ","))
+	add("--level", strings.Join(levels, ","))
+	add("--until", string(sel.Until))
+	if sel.Force {
+		words = append(words, "--force")
+	}
+	return commandLine(words, destination, flags)
+}
+
+func commandLine(words []string, destination string, flags []string) string {
+	if destination != "" {
+		words = append(words, "--registry", destination)
+	}
 	line := "kmi-tui"
-	for _, w := range words {
-		line += " " + Quote(w)
+	for _, w := range append(words, flags...) {
+		line += " " + quote(clean(w))
 	}
 	return line
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"strconv"
-	"strings"
 	"time"
 
 	tea "github.com/charmbracelet/bubbletea"
@@ -23,32 +22,10 @@ func (m *model) openReplay(r *engine.Replay) {
 	b := newBoard(h.Selection, h.Targets, h.Time)
 	b.cancel = func(error) {}
 	b.publishes = clean(r.Destination())
-	b.batch = recordedBatch(h)
+	b.batch = Batch(h.Selection, h.Destination, nil)
 	m.board = b
 	m.chart.show(b)
 	m.scrolled[summaryScreen] = list{}
-}
-
-// recordedBatch is the command line that does the same as a recorded run.
-func recordedBatch(h engine.Header) string {
-	words := []string{"kmi-tui", "--batch"}
-	add := func(flag, value string) {
-		if value != "" {
-			words = append(words, flag, quote(clean(value)))
-		}
-	}
-	add("--only", strings.Join(h.Selection.Only, ","))
-	var levels []string
-	for _, l := range h.Selection.Levels {
-		levels = append(levels, string(l))
-	}
-	add("--level", strings.Join(levels, ","))
-	add("--until", string(h.Selection.Until))
-	if h.Selection.Force {
-		words = append(words, "--force")
-	}
-	add("--registry", h.Destination)
-	return strings.Join(words, " ")
 }
 
 // replayed takes in an event that only replays have. It reports whether this was one.

@@ -1,5 +1,7 @@
 package ui
 
+import "github.com/ContainerCraft/kmi-tui/internal/engine"
+
 // Actions are what the console can do, by name, with what each does: other ways to use the engine name theirs the same.
 func Actions() map[string]string {
 	names := map[string]string{}
@@ -9,5 +11,11 @@ func Actions() map[string]string {
 	return names
 }
 
-// Quote spells a word for a shell, without what a terminal would take for a command.
-func Quote(word string) string { return quote(clean(word)) }
+// Expectation says in a sentence what a run of plans comes to.
+func Expectation(plans []engine.Plan) string {
+	p := planning{}
+	for _, plan := range plans {
+		p.plans = append(p.plans, harmless(plan))
+	}
+	return p.sum()
+}

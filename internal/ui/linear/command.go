@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 	"github.com/ContainerCraft/kmi-tui/internal/ui"
 )
 
@@ -29,8 +30,11 @@ func commands() []command {
 		{"details", "NUMBER or FLAVOR", "everything that is known of a row and its targets", (*session).whyReplay, (*session).details},
 		{"plan", "", "", (*session).whyNotPlan, func(s *session, _ string) { s.plan() }},
 		{"look", "", "", (*session).whyNotAsk, func(s *session, _ string) { s.look() }},
-		{"build", "", "", (*session).whyNotPlan, func(s *session, _ string) { s.build() }},
+		{"build", "", "", (*session).whyNotPlan, func(s *session, _ string) { s.build("") }},
+		{"build up to", "STAGE", "", (*session).whyNotPlan, (*session).buildUpTo},
 		{"cancel", "", "", (*session).whyNotCancel, func(s *session, _ string) { s.cancel() }},
+		{"cancel target", "TARGET", "cancel one target of the run only; asks first", (*session).whyNotCancel, (*session).cancelTarget},
+		{"retry", "", "", (*session).whyNotRetry, func(s *session, _ string) { s.retry() }},
 		{"show run", "", "", (*session).whyNoRun, func(s *session, _ string) { s.showRun() }},
 		{"open log", "TARGET [LINES]", "the last lines of the log of a target", (*session).whyNoLog, (*session).log},
 		{"messages", "", "", nil, func(s *session, _ string) { s.readMessages() }},
@@ -246,29 +250,27 @@ func replaying(do func(*engine.Replay)) func(*session, string) {
 func (s *session) selection() engine.Selection { return engine.Selection{Only: s.names()} }
 
 // batch spells a selection as a command line.
-func (s *session) batch(sel engine.Selection, more ...string) string {
-	words := append([]string{"kmi-tui", "--batch"}, more...)
-	words = append(words, "--only", strings.Join(sel.Only, ","), "--registry", s.e.Destination())
-	words = append(words, s.o.Flags...)
-	for i, w := range words {
-		words[i] = ui.Quote(w)
-	}
-	return strings.Join(words, " ")
+func (s *session) batch(sel engine.Selection) string {
+	return ui.Batch(sel, s.e.Destination(), s.o.Flags)
 }
 
-func (s *session) plan() {
-	sel := s.selection()
+func (s *session) plan() { s.planOf(s.selection(), func([]engine.Plan) {}) }
+
+// planOf says what a run would do, and then goes on.
+func (s *session) planOf(sel engine.Selection, then func([]engine.Plan)) {
 	s.sayf("Asking upstream and registry about %s.", count(len(sel.Only), "target"))
 	s.asking = s.start(func(ctx context.Context) func() {
 		plans, err := s.e.Plan(ctx, sel)
 		return func() {
 			s.asking = nil
-			if err != nil {
-				s.explain("The plan could not be made", err)
-			}
 			for _, p := range plans {
 				s.learn(p)
 				s.tell(p)
+			}
+			if err != nil {
+				s.explain("The plan could not be made", err)
+			} else if !s.leaving {
+				then(plans)
 			}
 			s.ready()
 		}
@@ -309,23 +311,93 @@ func (s *session) tell(p engine.Plan) {
 	}
 }
 
-func (s *session) build() {
+// build says what a run up to a stage would do, and then asks. No stage: all of them.
+func (s *session) build(until engine.Stage) {
 	sel := s.selection()
+	sel.Until = until
+	s.planOf(sel, func(plans []engine.Plan) {
+		s.sayf("%s: %s. %s", count(len(sel.Only), "target"), strings.Join(sel.Only, ", "), ui.Expectation(plans))
+		s.askRun(sel)
+	})
+}
+
+// askRun asks whether to start a run.
+func (s *session) askRun(sel engine.Selection) {
 	where := s.e.Destination()
-	s.sayf("%s: %s.", count(len(sel.Only), "target"), strings.Join(sel.Only, ", "))
-	s.sayf("Each is built, boot-tested and signed, and then published to %s. What has not changed is left alone.", where)
-	s.say("The same without the console: " + s.batch(sel))
 	q := question{word: "yes", yes: func() { s.begin(sel) }, no: "Nothing is built."}
 	text := "Type yes to publish, anything else to go back."
-	if !strings.HasPrefix(where, "dir:") {
+	switch {
+	case sel.Until != "" && sel.Until != engine.Publish:
+		s.sayf("Each is taken up to %s. Nothing is published; what is finished is kept.", sel.Until)
+		text = "Type yes to do it, anything else to go back."
+	case strings.HasPrefix(where, "dir:"):
+		s.sayf("Each is built, boot-tested and signed, and then published to %s. What has not changed is left alone.", where)
+	default:
+		s.sayf("Each is built, boot-tested and signed, and then published to %s. What has not changed is left alone.", where)
 		q.word = "publish"
 		text = "Others can pull it from there at once. Type publish to do it, anything else to go back."
 	}
+	s.say("The same without the console: " + s.batch(sel))
 	s.ask(q, text)
 }
 
+func (s *session) buildUpTo(stage string) {
+	var names []string
+	for _, st := range engine.Stages {
+		if names = append(names, string(st)); string(st) == stage {
+			s.build(st)
+			return
+		}
+	}
+	s.sayf("Name the last stage: %s.", strings.Join(names, ", "))
+}
+
+func (s *session) whyNotRetry() string {
+	if why := s.whyNotAsk(); why != "" {
+		return why
+	}
+	if len(s.failures()) == 0 {
+		return "nothing has failed in the last run"
+	}
+	return ""
+}
+
+// failures are the targets of the last run that failed.
+func (s *session) failures() (names []string) {
+	if s.summary != nil {
+		for _, r := range s.summary.Results {
+			if r.State == event.Failed {
+				names = append(names, r.Target)
+			}
+		}
+	}
+	return names
+}
+
+// retry asks whether to run what failed again.
+func (s *session) retry() {
+	names := s.failures()
+	s.sayf("%s failed: %s. What was finished is kept: each goes on from the stage that failed.", count(len(names), "target"), strings.Join(names, ", "))
+	s.askRun(engine.Selection{Only: names, Until: s.ran.Until, Force: s.ran.Force})
+}
+
+// cancelTarget asks whether to end the work on one target.
+func (s *session) cancelTarget(name string) {
+	if !slices.Contains(s.order, name) {
+		s.sayf("Name a target of the run: %s.", strings.Join(s.order, ", "))
+		return
+	}
+	s.ask(question{word: "yes", yes: func() {
+		if s.e.Cancel(name, errors.New("cancelled in the console")) {
+			s.sayf("Cancelling %s: waiting for its programs to end.", name)
+		} else {
+			s.sayf("%s is not being worked on.", name)
+		}
+	}, no: "It goes on."}, "The others go on, and what is finished is kept. Type yes to cancel "+name+", anything else to let it go on.")
+}
+
 func (s *session) begin(sel engine.Selection) {
-	s.targets, s.order, s.summary = map[string]*target{}, nil, nil
+	s.targets, s.order, s.summary, s.ran = map[string]*target{}, nil, nil, sel
 	s.say("The run begins.")
 	s.messages = append(s.messages, "run started: "+s.batch(sel))
 	s.run = s.start(func(ctx context.Context) func() {

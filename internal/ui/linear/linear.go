@@ -57,6 +57,7 @@ type session struct {
 	targets  map[string]*target
 	order    []string // of the last run, as its targets began
 	summary  *engine.Summary
+	ran      engine.Selection // what the last run was about
 	question *question
 	done     chan func() // what work has come to
 	closed   bool        // no more lines come

@@ -269,12 +269,14 @@ func TestBuild(t *testing.T) {
 	s := newScript()
 	x, _ := piped(t, s)
 	x.type_("select all", "build")
+	x.wait("debian:13/x86_64: to build: the guest has changed.")
+	x.wait("1 to build; 1 that cannot be decided and will fail.")
 	x.wait("Each is built, boot-tested and signed, and then published to dir:images.")
 	x.wait("The same without the console: kmi-tui --batch")
 	x.wait("Type yes to publish")
 	x.type_("y")
 	x.wait("Nothing is built.")
-	x.type_("build", "yes")
+	x.build("yes")
 	x.wait("debian:13/x86_64: fetch begins.")
 	before := x.wait("debian:13/x86_64: fetch done after")
 	if len(before) > 10 || len(before) < 1 || !strings.HasSuffix(before[len(before)-1], "fetch 100 percent, 100 packages of 100 packages.") {
@@ -302,14 +304,56 @@ func TestPublishingIsTyped(t *testing.T) {
 	x, _ := piped(t, s)
 	x.type_("select all")
 	for _, answer := range []string{"", "yes", "y", "Publish", "build"} {
-		x.type_("build", answer)
-		x.wait("Type publish to do it")
+		x.build(answer)
 		x.wait("Nothing is built.")
 	}
-	x.type_("build", "publish")
+	x.build("publish")
 	x.wait("The run has ended.")
 	if len(s.runs()) != 1 {
 		t.Errorf("ran %v", s.runs())
+	}
+}
+
+// build asks for a build, and answers when the question is there.
+func (x *talk) build(answer string) {
+	x.t.Helper()
+	x.type_("build")
+	x.wait("The same without the console")
+	x.wait("Type ")
+	x.type_(answer)
+}
+
+// What failed is run again, one target is cancelled alone, and a run ends where it is told to.
+func TestPartsOfARun(t *testing.T) {
+	s := newScript()
+	x, _ := piped(t, s)
+	x.type_("retry")
+	x.wait("Not done. retry: nothing has failed")
+	x.type_("select all")
+	x.build("yes")
+	x.wait("2 targets: 1 failed, 1 done, 0 with nothing to do")
+	free := held(s)
+	x.type_("retry")
+	x.wait("1 target failed: debian:12/x86_64. What was finished is kept")
+	x.wait("Type yes")
+	x.type_("yes")
+	x.wait("customise begins")
+	x.type_("cancel target debian:13/x86_64")
+	x.wait("Name a target of the run: debian:12/x86_64.")
+	x.type_("cancel target debian:12/x86_64", "yes")
+	x.wait("Cancelling debian:12/x86_64")
+	close(free)
+	x.wait("The run has ended.")
+	x.type_("build up to boot")
+	x.wait("Name the last stage: resolve, fetch, customise, pack, test, sign, publish.")
+	x.type_("build up to test")
+	x.wait("Each is taken up to test. Nothing is published")
+	x.wait("--until test")
+	x.wait("Type yes")
+	x.type_("no")
+	x.wait("Nothing is built.")
+	if got := s.runs(); len(got) != 2 || !slices.Equal(got[1], []string{"debian:12/x86_64"}) || !slices.Equal(s.cancelled, []string{"debian:12/x86_64"}) {
+		t.Errorf("%v, %v", got, s.cancelled)
 	}
 }
 
@@ -335,7 +379,8 @@ func TestCancelAndQuit(t *testing.T) {
 	s := newScript()
 	held(s)
 	x, _ := piped(t, s)
-	x.type_("select 1", "build", "yes")
+	x.type_("select 1")
+	x.build("yes")
 	x.wait("customise begins")
 	x.type_("show run")
 	x.wait("debian:13/x86_64: customise, for 0.")
@@ -346,7 +391,7 @@ func TestCancelAndQuit(t *testing.T) {
 	x.type_("cancel", "yes")
 	x.wait("customise FAILED after")
 	x.wait("cancelled in the console")
-	x.type_("build", "yes")
+	x.build("yes")
 	x.wait("customise begins")
 	x.type_("quit", "no")
 	x.wait("The run goes on.")
@@ -362,7 +407,8 @@ func TestEnds(t *testing.T) {
 	s := newScript()
 	free := held(s)
 	x, in := piped(t, s)
-	x.type_("select 1", "build", "yes")
+	x.type_("select 1")
+	x.build("yes")
 	x.wait("customise begins")
 	_ = in.Close()
 	x.wait("The input has ended")
@@ -375,7 +421,8 @@ func TestEnds(t *testing.T) {
 	s = newScript()
 	held(s)
 	x, _ = piped(t, s)
-	x.type_("select 1", "build", "yes")
+	x.type_("select 1")
+	x.build("yes")
 	x.wait("customise begins")
 	x.stop(errors.New("interrupted (terminated)"))
 	if err := x.end(); err == nil || err.Error() != "interrupted (terminated)" {
@@ -409,7 +456,8 @@ func TestOnATerminal(t *testing.T) {
 	out, w := io.Pipe()
 	both := io.MultiWriter(w, slave) // what the terminal gets, without the echo of what is typed
 	x := start(t, s, slave, master, out, both)
-	x.type_("select 1", "build", "yes")
+	x.type_("select 1")
+	x.build("yes")
 	x.wait("customise begins")
 	go func() { _, _ = io.Copy(io.Discard, master) }()
 	_ = master.Close()
