@@ -311,10 +311,19 @@ func (o *options) runConsole(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	for _, name := range []string{"until", "force"} {
+		if cmd.Flags().Changed(name) {
+			return &engine.NotStarted{Err: event.WithRemedy(fmt.Errorf("--%s says nothing to the console", name), "add --batch, or open the console without it: B runs up to a stage")}
+		}
+	}
+	var sel engine.Selection
+	if len(o.only)+len(o.level) > 0 {
+		sel = o.selection()
+	}
 	var flags []string
-	cmd.Flags().Visit(func(f *pflag.Flag) {
+	cmd.Root().PersistentFlags().VisitAll(func(f *pflag.Flag) {
 		switch values, many := f.Value.(pflag.SliceValue); {
-		case f.Name == "registry", f.Name == "linear", f.Name == "theme":
+		case !f.Changed, f.Name == "registry", f.Name == "linear", f.Name == "theme":
 		case many:
 			for _, v := range values.GetSlice() {
 				flags = append(flags, "--"+f.Name, v)
@@ -331,7 +340,7 @@ func (o *options) runConsole(cmd *cobra.Command) error {
 			return err
 		}
 		defer e.Close()
-		return linear.Run(cmd.Context(), e, linear.Options{In: os.Stdin, Out: os.Stdout, Flags: flags})
+		return linear.Run(cmd.Context(), e, linear.Options{In: os.Stdin, Out: os.Stdout, Flags: flags, Select: sel})
 	}
 	// A catalogue with mistakes is shown with them; what fits can be looked at.
 	path, err := o.catalogPath()
@@ -347,5 +356,5 @@ func (o *options) runConsole(cmd *cobra.Command) error {
 		return err
 	}
 	defer live.Close()
-	return ui.Run(cmd.Context(), live, ui.Options{In: os.Stdin, Out: os.Stdout, Appearance: look, Look: true, Flags: flags})
+	return ui.Run(cmd.Context(), live, ui.Options{In: os.Stdin, Out: os.Stdout, Appearance: look, Look: true, Flags: flags, Select: sel})
 }

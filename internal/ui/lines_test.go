@@ -157,3 +157,9 @@ func TestAPlanDoesNotAskElsewhere(t *testing.T) {
 	x.answer("Publish 2 targets", "y")
 	x.wait("how the run ended")
 }
+
+// What the console was started with is selected; what does not exist is told.
+func TestStartsWithASelection(t *testing.T) {
+	x := open(t, newScript(), 120, 40, func(o *Options) { o.Select = engine.Selection{Only: []string{"debian"}} })
+	x.wait("[x] ▸ Debian", "2 targets selected")
+}

@@ -111,6 +111,8 @@ func (m *model) seen(msg seenMsg) tea.Cmd {
 func (m *model) looked(msg lookedMsg) tea.Cmd {
 	msg.look.cancel(nil)
 	msg.look.ended = m.clock
+	m.choose(m.given)
+	m.given = engine.Selection{}
 	switch {
 	case errors.Is(msg.err, context.Canceled):
 	case msg.err != nil:

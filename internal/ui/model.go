@@ -70,6 +70,7 @@ type model struct {
 	now     func() time.Time
 	flags   []string
 	looks   bool
+	given   engine.Selection // to be selected as soon as there are targets of it
 	st      *styles
 	actions []action
 

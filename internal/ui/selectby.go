@@ -5,6 +5,7 @@ import (
 
 	tea "github.com/charmbracelet/bubbletea"
 
+	"github.com/ContainerCraft/kmi-tui/internal/engine"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
 )
 
@@ -76,4 +77,31 @@ func selectActions() (list []action) {
 		}
 		return ""
 	}, func(m *model) tea.Cmd { set(m.chart.selection(), false); return nil }})
+}
+
+// choose selects what the console was started with. What a look has to find first is selected when it has.
+func (m *model) choose(sel engine.Selection) {
+	m.given = engine.Selection{}
+	if len(sel.Only)+len(sel.Levels) == 0 {
+		return
+	}
+	targets, err := m.engine.Targets(sel)
+	if err != nil {
+		m.say(bad, err.Error())
+		return
+	}
+	n := 0
+	for _, t := range targets {
+		for _, r := range m.chart.rows {
+			for _, own := range r.targets {
+				if own.id == clean(t.String()) && own.unsupported == "" {
+					own.selected = true
+					n++
+				}
+			}
+		}
+	}
+	if n == 0 {
+		m.given = sel
+	}
 }

@@ -76,8 +76,9 @@ type Options struct {
 	Out        io.Writer        // the terminal
 	Now        func() time.Time // nil means time.Now
 	Appearance Appearance
-	Look       bool     // ask all upstreams at once, without being told to
-	Flags      []string // what the --batch lines that the console shows need besides --only and --registry: "--base", "built"
+	Look       bool             // ask all upstreams at once, without being told to
+	Select     engine.Selection // selected at the beginning; the zero value: nothing is
+	Flags      []string         // what the --batch lines that the console shows need besides --only and --registry: "--base", "built"
 }
 
 // frameTime is the least time between two frames that events ask for.
@@ -105,6 +106,7 @@ func Run(ctx context.Context, e Engine, o Options) error {
 	m.dress(o.Appearance)
 	m.flags, m.looks = o.Flags, o.Look
 	m.later = m.recall()
+	m.choose(o.Select)
 	m.start = func(do func(context.Context) tea.Msg, crashed func(error) tea.Msg) (tea.Cmd, context.CancelCauseFunc) {
 		return w.start(ctx, do, crashed)
 	}

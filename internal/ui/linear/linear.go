@@ -23,10 +23,11 @@ import (
 
 // Options say how linear mode meets its user.
 type Options struct {
-	In    io.Reader // lines
-	Out   io.Writer
-	Now   func() time.Time // nil means time.Now
-	Flags []string         // what the --batch lines that are told need besides --only and --registry
+	In     io.Reader // lines
+	Out    io.Writer
+	Now    func() time.Time // nil means time.Now
+	Select engine.Selection // selected at the beginning; the zero value: nothing is
+	Flags  []string         // what the --batch lines that are told need besides --only and --registry
 }
 
 const (
@@ -287,7 +288,30 @@ func (s *session) greet() {
 	}
 	s.load()
 	s.chart("")
+	if len(s.o.Select.Only)+len(s.o.Select.Levels) > 0 {
+		s.given()
+	}
 	s.ready()
+}
+
+// given selects what the session was started with.
+func (s *session) given() {
+	targets, err := s.e.Targets(s.o.Select)
+	if err != nil {
+		s.explain("Nothing is selected", err)
+		return
+	}
+	var list []string
+	for _, t := range targets {
+		if t.Unsupported == "" {
+			list = append(list, t.String())
+		}
+	}
+	if len(list) == 0 {
+		s.say("Nothing is selected: what was given has no target that can be built.")
+		return
+	}
+	s.toggle(list)
 }
 
 // explain says an error and what to do about it.
