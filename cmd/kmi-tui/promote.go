@@ -124,7 +124,7 @@ func (o *options) tryMeCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "tryme FLAVOR[:RELEASE]", Short: "Make the Try Me of a release: a VirtualMachine, its keys and its login", Args: cobra.ExactArgs(1),
 		Long: `Print a VirtualMachine (kubevirt.io/v1) that boots the published image by its digest, with stateless NAT, the instancetype and
-preference of the catalogue, and ssh keys from a secret; or the same as one command, or as README.md has it. --write puts it
+preference of the catalogue, and ssh keys from a secret; the same with a disk that stays, as commands, or as README.md has it. --write puts it
 into README.md between its marks and leaves every other byte alone.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.form("text", "json"); err != nil {
@@ -166,20 +166,20 @@ into README.md between its marks and leaves every other byte alone.`,
 				enc.SetIndent("", "  ")
 				enc.SetEscapeHTML(false)
 				return enc.Encode(t)
-			case form == "yaml":
-				fmt.Print(t.Text())
+			case form == "yaml" || form == "keep":
+				fmt.Print(t.Text(form == "keep"))
 			case form == "command":
-				fmt.Println(strings.Join(t.Create, "\n"))
+				fmt.Print(t.Commands())
 			case form == "readme":
 				fmt.Print(t.Markdown)
 			default:
-				return &engine.NotStarted{Err: fmt.Errorf("form %q: write yaml, command or readme", form)}
+				return &engine.NotStarted{Err: fmt.Errorf("form %q: write yaml, keep, command or readme", form)}
 			}
 			return nil
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&form, "form", "yaml", "`FORM`: yaml, command, readme")
+	f.StringVar(&form, "form", "yaml", "`FORM`: yaml, keep (yaml with a disk that stays), command, readme")
 	f.BoolVar(&write, "write", false, "put it into README.md")
 	f.BoolVar(&dry, "dry-run", false, "with --write: only show the difference")
 	f.BoolVar(&yes, "yes", false, "do not ask")

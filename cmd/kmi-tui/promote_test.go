@@ -51,7 +51,9 @@ func TestPromoteAndTryMe(t *testing.T) {
 		t.Error(out)
 	}
 	want(0, "virtctl create vm --name=debian-12 ", "tryme", "debian:12", "--form", "command")
-	want(2, "write yaml, command or readme", "tryme", "debian", "--form", "x")
+	want(0, "--volume-import=type:registry,url:docker://quay.io/containercraft/kmi/debian:12,size:10Gi", "tryme", "debian:12", "--form", "command")
+	want(0, "dataVolumeTemplates:", "tryme", "debian:12", "--form", "keep")
+	want(2, "write yaml, keep, command or readme", "tryme", "debian", "--form", "x")
 	want(2, `selector "debain" fits nothing`, "tryme", "debain")
 	want(2, "look with --dry-run, then say --yes", "tryme", "debian", "--write")
 	want(0, "+<!-- kmi:tryme debian begin -->", "tryme", "debian", "--write", "--yes")

@@ -123,12 +123,28 @@ type evidence struct {
 // seenImage is what the registry has of one target.
 type seenImage struct {
 	target Target
-	err    error // it could not be looked at, or is not there
+	err    error // it could not be looked at (a *notSeen), or is not there
 	state  *publish.State
 	signed error             // why it is not signed as it should be; nil: it is
 	fields map[string]any    // of /kmi/metadata.json
 	files  map[string][]byte // others of its metadata
 	layers []v1.Descriptor
+}
+
+// notSeen is the error of what could not be looked at: that proves nothing, neither for nor against.
+type notSeen struct{ error }
+
+func (n *notSeen) Unwrap() error { return n.error }
+
+// unseen makes the error of a registry or a folder that could not be asked a *notSeen. What an image holds, or does not
+// hold, is not one: only errors of asking come with a remedy.
+func unseen(err error) error {
+	var remedied *event.Remedied
+	var file *fs.PathError
+	if (errors.As(err, &remedied) || errors.As(err, &file)) && !errors.Is(err, publish.ErrNotFound) && !errors.Is(err, publish.ErrContent) {
+		return &notSeen{err}
+	}
+	return err
 }
 
 // Promotion looks at what a flavor's images prove, and makes the change of its level by one step. Nothing is written. Its
@@ -417,7 +433,7 @@ func (e *Engine) evidence(ctx context.Context, f *catalog.Flavor) *evidence {
 // see looks at what is published of a target.
 func (e *Engine) see(ctx context.Context, t Target) (s seenImage) {
 	s.target = t
-	fail := func(err error) seenImage { s.err = err; return s }
+	fail := func(err error) seenImage { s.err = unseen(err); return s }
 	repo, err := e.registry.Repository(t.Flavor.ID)
 	if err != nil {
 		return fail(err)
@@ -430,14 +446,19 @@ func (e *Engine) see(ctx context.Context, t Target) (s seenImage) {
 	}
 	key, err := e.verifier(ctx)
 	if err == nil && key == nil {
-		err = errors.New("there is no key to verify with")
+		err = errors.New("there is no key to verify with: name one with --key")
+	}
+	if err != nil {
+		err = &notSeen{err}
 	}
 	for _, digest := range []v1.Hash{s.state.Index.Digest, s.state.Entry.Digest} {
 		if err != nil {
 			break
 		}
 		var sigs v1.Image
-		if sigs, err = publish.Signatures(ctx, repo, digest); err == nil {
+		if sigs, err = publish.Signatures(ctx, repo, digest); err != nil {
+			err = unseen(err)
+		} else {
 			err = trust.Verify(ctx, key, digest, sigs)
 		}
 	}
@@ -494,33 +515,46 @@ func (ev *evidence) redistribution() (CriterionState, string) {
 	}
 }
 
-// each judges every image of the newest release.
+// each judges every image of the newest release. What was seen to be wrong with one of them counts against all; what could
+// not be looked at leaves it open.
 func (ev *evidence) each(good func(s seenImage) (string, error)) (CriterionState, string) {
 	if len(ev.images) == 0 {
-		return Against, "nothing is published that could be looked at"
+		return Unproven, "no release is known whose images could be looked at: look at upstreams first"
 	}
-	var seen, wrong []string
+	var seen, wrong, dark []string
 	for _, s := range ev.images {
 		err := cmp.Or(s.err, s.signed)
 		text := ""
 		if err == nil {
 			text, err = good(s)
 		}
-		if err != nil {
+		var not *notSeen
+		if errors.As(err, &not) {
+			dark = append(dark, s.target.String()+": "+err.Error())
+		} else if err != nil {
 			wrong = append(wrong, s.target.String()+": "+err.Error())
 		} else if !slices.Contains(seen, text) {
 			seen = append(seen, text)
 		}
 	}
-	if len(wrong) > 0 {
-		return Against, strings.Join(wrong, "; ")
+	switch {
+	case len(wrong) > 0:
+		return Against, strings.Join(append(wrong, dark...), "; ")
+	case len(dark) > 0:
+		return Unproven, strings.Join(dark, "; ")
 	}
 	return Proven, strings.Join(seen, "; ")
 }
 
 func (ev *evidence) published() (CriterionState, string) {
-	if len(ev.targets) < len(ev.flavor.Arch) {
+	if n := len(ev.targets); n > 0 && n < len(ev.flavor.Arch) {
 		return Against, fmt.Sprintf("%d of the chart's %d architectures are offered by upstream's newest release", len(ev.targets), len(ev.flavor.Arch))
+	}
+	for i := range ev.images { // that it is there needs no key
+		if s := ev.images[i]; s.err == nil && s.signed != nil {
+			ev.images[i].signed = nil
+			defer func() { ev.images[i].signed = s.signed }()
+		}
 	}
 	return ev.each(func(s seenImage) (string, error) { return s.state.Index.Digest.String(), nil })
 }

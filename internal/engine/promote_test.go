@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,7 +18,12 @@ import (
 // desk is an engine whose catalogue and README are copies, which may be written.
 func desk(t *testing.T) (w *week, catalogue, text string) {
 	t.Helper()
-	w = newWeek(t, "dir:"+t.TempDir())
+	return deskAt(t, "dir:"+t.TempDir())
+}
+
+func deskAt(t *testing.T, registry string) (w *week, catalogue, text string) {
+	t.Helper()
+	w = newWeek(t, registry)
 	dir := t.TempDir()
 	for _, name := range []string{"distros.toml", "README.md"} {
 		data, err := os.ReadFile(filepath.Join(filepath.Dir(theCatalogue), name))
@@ -142,6 +149,55 @@ func TestPromotion(t *testing.T) {
 	}
 	if info, err := os.Lstat(catalogue); err != nil || info.Mode()&fs.ModeSymlink == 0 || !strings.Contains(readText(t, real), `reason = "it broke"`) || readText(t, text) != page {
 		t.Errorf("%v", err)
+	}
+}
+
+// What could not be looked at is open, and somebody may vouch for it; what was seen to be wrong is not.
+func TestWhatCannotBeSeenIsUnproven(t *testing.T) {
+	shut := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusForbidden) }))
+	defer shut.Close()
+	ask := Ask{Flavor: "debian", To: catalog.Proposed, Stated: map[string]string{"published": "seen by hand", "signature": "s", "tested": "t", "reliable": "r"}}
+	w, _, _ := deskAt(t, strings.TrimPrefix(shut.URL, "http://")+"/kmi")
+	p, err := w.Promotion(t.Context(), Ask{Flavor: "debian", To: catalog.Proposed})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"published", "signature", "tested"} {
+		if p.state(id) != Unproven {
+			t.Errorf("a registry that lets nobody in: %s is %q: %+v", id, p.state(id), p.Criteria)
+		}
+	}
+	if err := p.Ready(); err == nil || !strings.Contains(err.Error(), "published is unproven") {
+		t.Error(err)
+	}
+	if p, err = w.Promotion(t.Context(), ask); err != nil || p.state("published") != Stated || p.Ready() != nil {
+		t.Errorf("%v, %+v", err, p)
+	}
+
+	w, _, _ = desk(t)
+	publication := newPublication(w.Engine)
+	if errs := all(t, []*job{w.made(t, publication, catalog.Preview, catalog.X86_64, "a"), w.made(t, publication, catalog.Preview, catalog.ARM64, "a")}, Pack, Sign, Publish); strings.Join(errs, "") != "" {
+		t.Fatal(errs)
+	}
+	public := filepath.Join(w.cfg.KeyDir, "cosign.pub")
+	if err := os.Remove(public); err != nil {
+		t.Fatal(err)
+	}
+	if p, err = w.Promotion(t.Context(), Ask{Flavor: "debian", To: catalog.Proposed}); err != nil || p.state("published") != Proven || p.state("signature") != Unproven || p.state("tested") != Unproven {
+		t.Errorf("without a key: %v, %+v", err, p)
+	}
+	other := newWeek(t, "dir:"+t.TempDir())
+	if _, err := other.key(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(public, []byte(readText(t, filepath.Join(other.cfg.KeyDir, "cosign.pub"))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if p, err = w.Promotion(t.Context(), ask); err != nil || p.state("published") != Proven || p.state("signature") != Against || p.state("tested") != Against {
+		t.Errorf("by another key: %v, %+v", err, p)
+	}
+	if err := p.Ready(); err == nil || !strings.Contains(err.Error(), "signature is not met") {
+		t.Error(err)
 	}
 }
 

@@ -30,6 +30,7 @@ type TryMe struct {
 	YAML     []string       `json:"yaml"`     // a VirtualMachine each
 	Create   []string       `json:"create"`   // the same as one command each
 	Keep     []string       `json:"keep"`     // and with a disk that stays
+	KeepYAML []string       `json:"keepYaml"` // a VirtualMachine with such a disk each
 	Markdown string         `json:"markdown"` // all of it, as README.md has it
 	file     *edit
 	lock     func(context.Context) (func(), error)
@@ -90,11 +91,13 @@ func (e *Engine) TryMe(ctx context.Context, text string) (*TryMe, error) {
 		}
 	}
 	for _, a := range t.Machines {
-		manifest, err := t.manifest(f, a)
-		if err != nil {
-			return nil, err
+		for list, disk := range map[*[]string]string{&t.YAML: "", &t.KeepYAML: size(e.cfg.Catalog.Project.DiskSize)} {
+			manifest, err := t.manifest(f, a, disk)
+			if err != nil {
+				return nil, err
+			}
+			*list = append(*list, manifest)
 		}
-		t.YAML = append(t.YAML, manifest)
 		t.Create, t.Keep = append(t.Create, t.command(f, a, "--volume-containerdisk=src:"+t.Image)), append(t.Keep, t.command(f, a, "--volume-import=type:registry,url:docker://"+t.Image+",size:"+size(e.cfg.Catalog.Project.DiskSize)))
 	}
 	t.Markdown = t.markdown(f)
@@ -139,6 +142,7 @@ type (
 	volume struct {
 		Name          string            `yaml:"name"`
 		ContainerDisk map[string]string `yaml:"containerDisk,omitempty"`
+		DataVolume    *reference        `yaml:"dataVolume,omitempty"`
 		NoCloud       *userData         `yaml:"cloudInitNoCloud,omitempty"`
 		ConfigDrive   *userData         `yaml:"cloudInitConfigDrive,omitempty"`
 	}
@@ -156,14 +160,31 @@ type (
 			} `yaml:"propagationMethod"`
 		} `yaml:"sshPublicKey"`
 	}
+	// A DataVolume, which the Containerized Data Importer fills (cdi.kubevirt.io/v1beta1).
+	dataVolume struct {
+		Metadata reference `yaml:"metadata"`
+		Spec     struct {
+			Source struct {
+				Registry struct {
+					URL string `yaml:"url"`
+				} `yaml:"registry"`
+			} `yaml:"source"`
+			Storage struct {
+				Resources struct {
+					Requests map[string]string `yaml:"requests"`
+				} `yaml:"resources"`
+			} `yaml:"storage"`
+		} `yaml:"spec"`
+	}
 	virtualMachine struct {
 		APIVersion string    `yaml:"apiVersion"`
 		Kind       string    `yaml:"kind"`
 		Metadata   reference `yaml:"metadata"`
 		Spec       struct {
-			RunStrategy  string     `yaml:"runStrategy"`
-			Instancetype *reference `yaml:"instancetype,omitempty"`
-			Preference   *reference `yaml:"preference,omitempty"`
+			RunStrategy  string       `yaml:"runStrategy"`
+			Instancetype *reference   `yaml:"instancetype,omitempty"`
+			Preference   *reference   `yaml:"preference,omitempty"`
+			DataVolumes  []dataVolume `yaml:"dataVolumeTemplates,omitempty"`
 			Template     struct {
 				Spec struct {
 					Architecture string `yaml:"architecture,omitempty"`
@@ -186,8 +207,8 @@ type (
 // emptyIgnition is a configuration that changes nothing (coreos.github.io/ignition, version 3.4.0).
 const emptyIgnition = `{"ignition": {"version": "3.4.0"}}`
 
-// manifest is a VirtualMachine for an architecture.
-func (t *TryMe) manifest(f *catalog.Flavor, a catalog.Arch) (string, error) {
+// manifest is a VirtualMachine for an architecture: its disk stays, with a size, or it is made anew at each start: "".
+func (t *TryMe) manifest(f *catalog.Flavor, a catalog.Arch, disk string) (string, error) {
 	vm := virtualMachine{APIVersion: "kubevirt.io/v1", Kind: "VirtualMachine", Metadata: reference{t.Name}}
 	vm.Spec.RunStrategy = "Always"
 	if n := f.Instancetype[a]; n != "" {
@@ -205,6 +226,13 @@ func (t *TryMe) manifest(f *catalog.Flavor, a catalog.Arch) (string, error) {
 	spec.Domain.Devices.Interfaces = []nic{{Name: "default"}}
 	spec.Networks = []network{{Name: "default"}}
 	spec.Volumes = []volume{{Name: "root", ContainerDisk: map[string]string{"image": t.Image}}}
+	if disk != "" {
+		v := dataVolume{Metadata: reference{t.Name + "-root"}}
+		v.Spec.Source.Registry.URL = "docker://" + t.Image
+		v.Spec.Storage.Resources.Requests = map[string]string{"storage": disk}
+		vm.Spec.DataVolumes = []dataVolume{v}
+		spec.Volumes[0] = volume{Name: "root", DataVolume: &v.Metadata}
+	}
 	switch f.Provision {
 	case "", "cloud-init":
 		spec.Volumes = append(spec.Volumes, volume{Name: "config", NoCloud: &userData{"#cloud-config\n{}\n"}})
@@ -278,8 +306,12 @@ func (t *TryMe) markdown(f *catalog.Flavor) string {
 	return b.String()
 }
 
-// Text is all of it for a terminal.
-func (t *TryMe) Text() string {
+// Text is all of it for a terminal: manifests with disks that stay, or with ones that are made anew at each start.
+func (t *TryMe) Text(keep bool) string {
+	manifests, commands := t.YAML, t.Create
+	if keep {
+		manifests, commands = t.KeepYAML, t.Keep
+	}
 	var b strings.Builder
 	if !t.Pinned {
 		fmt.Fprintf(&b, "# %s is not published yet: this names the tag it will have\n", t.Flavor)
@@ -288,7 +320,23 @@ func (t *TryMe) Text() string {
 		fmt.Fprintf(&b, "# keys:  %s\n# login: %s\n", t.key(), t.login())
 	}
 	for i := range t.Machines {
-		fmt.Fprintf(&b, "# %s, in one line: %s\n---\n%s", t.Machines[i], t.Create[i], t.YAML[i])
+		fmt.Fprintf(&b, "# %s, in one line: %s\n---\n%s", t.Machines[i], commands[i], manifests[i])
+	}
+	return b.String()
+}
+
+// Commands are the same for a shell: the key, a machine by architecture, with a disk that is made anew at each start and with
+// one that stays, and the login.
+func (t *TryMe) Commands() string {
+	var b strings.Builder
+	if t.User != "" {
+		fmt.Fprintf(&b, "# the ssh key that may log in\n%s\n", t.key())
+	}
+	for i, a := range t.Machines {
+		fmt.Fprintf(&b, "# %s, with a disk that forgets what was written to it when the machine stops\n%s\n# %s, with a disk that stays\n%s\n", a, t.Create[i], a, t.Keep[i])
+	}
+	if t.User != "" {
+		fmt.Fprintf(&b, "# log in\n%s\n", t.login())
 	}
 	return b.String()
 }

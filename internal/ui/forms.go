@@ -280,7 +280,13 @@ func (m *model) startTryMe() tea.Cmd {
 		selector, _, _ = strings.Cut(l.target.id, "/")
 	}
 	f := &form{title: "Try Me of " + selector, flavor: l.row.id}
-	f.batch = func() string { return m.commandLine("tryme", selector) }
+	keep := false
+	f.batch = func() string {
+		if keep {
+			return m.commandLine("tryme", selector, "--form", "keep")
+		}
+		return m.commandLine("tryme", selector)
+	}
 	m.openForm(f)
 	return f.work(m, "asking what is published of "+selector+" …", func(ctx context.Context) (func(*model) tea.Cmd, error) {
 		t, err := m.engine.TryMe(ctx, selector)
@@ -289,7 +295,15 @@ func (m *model) startTryMe() tea.Cmd {
 		}
 		diff, derr := t.Diff()
 		return func(m *model) tea.Cmd {
-			f.texts = append(slices.Clone(t.YAML), t.Create...)
+			f.texts = []string{strings.Join(t.YAML, "---\n")}
+			f.next = func(m *model) tea.Cmd { // the other kind of disk
+				if keep = !keep; keep {
+					f.texts[0] = strings.Join(t.KeepYAML, "---\n")
+				} else {
+					f.texts[0] = strings.Join(t.YAML, "---\n")
+				}
+				return nil
+			}
 			f.write, f.written = t.Write, "README.md has it now: commit it"
 			switch {
 			case derr != nil:
@@ -299,7 +313,7 @@ func (m *model) startTryMe() tea.Cmd {
 			}
 			f.lines = func(w int, st *styles) []string {
 				var out []string
-				for _, line := range strings.Split(strings.TrimRight(t.Text(), "\n"), "\n") {
+				for _, line := range strings.Split(strings.TrimRight(t.Text(keep), "\n"), "\n") {
 					if parts := wrap(clean(line), w); len(parts) > 0 && strings.HasPrefix(line, "#") {
 						for _, p := range parts {
 							out = append(out, st.dim.of(p))

@@ -88,6 +88,10 @@ func TestPromotionForm(t *testing.T) {
 	// The Try Me of the row.
 	x.press("T")
 	x.wait("kind: VirtualMachine")
+	x.press("enter") // the other kind of disk
+	x.wait("dataVolumeTemplates:")
+	x.press("enter")
+	x.gone("dataVolumeTemplates:")
 	x.press("w")
 	x.wait("kmi-tui tryme debian")
 	x.answer("Write it?", "y")

@@ -121,7 +121,7 @@ func bindings() []action {
 		{"do it", []string{"enter"}, "do it", "what the line says, where it can be done", onHelp, false, (*model).whyNotHelp, (*model).doHelp},
 		{"promote", []string{"L"}, "promote", "move the row one level up or down, by the image criteria", onChart | onDetails, false, (*model).whyNotForm, (*model).startPromotion},
 		{"try me", []string{"T"}, "try me", "a VirtualMachine for the row's image, its keys and its login", onChart | onDetails, false, (*model).whyNotForm, (*model).startTryMe},
-		{"answer", []string{"enter"}, "answer", "vouch for what cannot be seen, or waive it", onForm, false, (*model).whyNotAnswer, (*model).answer},
+		{"answer", []string{"enter"}, "answer", "vouch for a criterion or waive it; Try Me: a disk that stays", onForm, false, (*model).whyNotAnswer, (*model).answer},
 		{"write", []string{"w"}, "write", "write what is shown into the repository's files; asks first", onForm, false, (*model).whyNotWrite, (*model).writeForm},
 		{"copy form", []string{"y"}, "copy", "copy what is shown: the difference, or the VirtualMachine", onForm, false, (*model).whyNotCopyForm, (*model).copyForm},
 		{"copy form's command", []string{"Y"}, "", "copy the same as a command line", onForm, false, (*model).whyNotCopyForm, (*model).copyFormLine},
