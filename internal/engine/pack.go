@@ -69,7 +69,12 @@ func (j *job) pack(ctx context.Context, scope *event.Scope) (string, error) {
 			return "", err
 		}
 	}
+	packing := "hashed"
+	if j.e.form != container.Plain {
+		packing = "compressed"
+	}
 	j.image, err = container.Build(container.Spec{Base: base, Arch: j.target.Arch, DiskPath: path, DiskSHA256: j.disk.SHA256, Layer: j.e.form, Work: work, Metadata: meta, Packages: packages,
+		Told:     func(done, total int64) { scope.Progress(done, total, "bytes "+packing) },
 		Licences: os.DirFS(filepath.Join(j.folder, j.disk.Licences)), Environment: environment, Created: j.pulledOn()})
 	if err != nil {
 		if sum, _, serr := disk.Sum(path); serr == nil && sum != j.disk.SHA256 {

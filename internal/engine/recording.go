@@ -224,6 +224,9 @@ func (r *reading) event(n int, e Event) {
 	e = e.Clean()
 	e.Done, e.Total, e.Seconds = max(0, e.Done), max(0, e.Total), sane(e.Seconds)
 	e.Time = r.time(n, e.Time)
+	if e.Deadline = e.Deadline.UTC(); e.Deadline.Sub(e.Time).Abs() > readGap {
+		e.Deadline = time.Time{}
+	}
 	r.Events = append(r.Events, e)
 	r.events++
 }

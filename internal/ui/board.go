@@ -24,6 +24,12 @@ type board struct {
 	summary   engine.Summary
 	err       error // why it did not start
 
+	usual   map[string]map[engine.Stage]engine.Usual // how long stages took in earlier runs, by target
+	most    int                                      // targets that were worked on at once, so far
+	left    eased                                    // until the run ends
+	atLeast bool                                     // left is without targets of which nobody knows
+	places  places                                   // which panes are seen, and where
+
 	focus int  // index of the pane that keys are for
 	held  bool // the focus was chosen by hand: it does not go after the work any more
 }
@@ -44,6 +50,11 @@ type pane struct {
 	took    time.Duration // once it has ended
 	logFile string        // of the stage that ended last, or failed
 	log     *logView
+
+	cast       forecast // of the stage it is in
+	stageLeft  eased    // what remains of it
+	easedStage int      // it is of this stage
+	left       eased    // what remains of all stages
 }
 
 // stage is one step of a pane's target.
@@ -70,7 +81,7 @@ func (b *board) pane(target string) *pane {
 	if p := b.byTarget[target]; p != nil {
 		return p
 	}
-	p := &pane{target: clean(target), state: waiting, current: -1, log: newLogView()}
+	p := &pane{target: clean(target), state: waiting, current: -1, easedStage: -1, log: newLogView()}
 	for _, s := range engine.Stages {
 		p.stages = append(p.stages, stage{name: string(s), state: waiting})
 	}
@@ -264,11 +275,24 @@ func (b *board) tally() (n [len(states)]int) {
 func (b *board) sentence(now time.Time) string {
 	n := b.tally()
 	if !b.over() {
-		s := fmt.Sprintf("%d of %s done", n[done]+n[skipped]+n[failed], plural(len(b.panes), "target"))
-		if n[failed] > 0 {
-			s += fmt.Sprintf(" · %d failed", n[failed])
+		working := 0
+		for _, p := range b.panes {
+			working += btoi(p.working() != nil)
 		}
-		return s + " · " + span(now.Sub(b.began))
+		s := fmt.Sprintf("%d of %s done", n[done]+n[skipped]+n[failed], plural(len(b.panes), "target"))
+		for _, part := range []struct {
+			n    int
+			word string
+		}{{n[failed], "failed"}, {working, "working"}, {n[waiting] + n[running] - working, "waiting"}} {
+			if part.n > 0 {
+				s += fmt.Sprintf(" · %d %s", part.n, part.word)
+			}
+		}
+		s += " · " + span(now.Sub(b.began))
+		if b.left.known {
+			s += " · " + btos(b.atLeast, "at least ") + about(b.left.left) + " left"
+		}
+		return s
 	}
 	if b.err != nil {
 		return "the run did not start"
@@ -323,6 +347,22 @@ func (b *board) order() []int {
 	return idx
 }
 
+// working is the stage that is being worked on; nil: none is, the target waits for its turn or has ended.
+func (p *pane) working() *stage {
+	if p.state != running || p.current < 0 || p.stages[p.current].state != running {
+		return nil
+	}
+	return &p.stages[p.current]
+}
+
+// last is the index of the last stage that the run goes to.
+func (b *board) last() int {
+	if i := slices.Index(engine.Stages, b.sel.Until); i >= 0 {
+		return i
+	}
+	return len(engine.Stages) - 1
+}
+
 // elapsed is how long a target has been worked on.
 func (p *pane) elapsed(now time.Time) time.Duration {
 	switch {
@@ -334,73 +374,3 @@ func (p *pane) elapsed(now time.Time) time.Duration {
 	return p.took
 }
 
-// meter is the progress of a stage.
-type meter struct {
-	done, total int64
-	unit        string
-	samples     []sample // of the last ten seconds, for the rate
-}
-
-type sample struct {
-	at   time.Time
-	done int64
-}
-
-func (m *meter) add(e *event.Event) {
-	if e.Done < m.done || e.Unit != m.unit {
-		m.samples = m.samples[:0] // another part of the stage begins
-	}
-	m.done, m.total, m.unit = e.Done, e.Total, clean(e.Unit)
-	if n := len(m.samples); n >= 2 && e.Time.Sub(m.samples[n-2].at) < 250*time.Millisecond {
-		m.samples[n-1] = sample{e.Time, e.Done}
-	} else {
-		m.samples = append(m.samples, sample{e.Time, e.Done})
-	}
-	for len(m.samples) > 2 && e.Time.Sub(m.samples[0].at) > 10*time.Second {
-		m.samples = m.samples[1:]
-	}
-}
-
-func (m *meter) known() bool { return m.unit != "" || m.total > 0 }
-
-func (m *meter) share() float64 {
-	if m.total <= 0 {
-		return 0
-	}
-	return min(1, max(0, float64(m.done)/float64(m.total)))
-}
-
-// amount is done/total as people say it.
-func (m *meter) amount() string {
-	if m.unit == "bytes" {
-		if m.total > 0 {
-			return size(float64(m.done)) + " of " + size(float64(m.total))
-		}
-		return size(float64(m.done))
-	}
-	if m.total > 0 {
-		return fmt.Sprintf("%s of %s %s", number(int(m.done)), number(int(m.total)), m.unit)
-	}
-	return number(int(m.done)) + " " + m.unit
-}
-
-// rate is what is done in a second; "" where that says nothing.
-func (m *meter) rate() string {
-	n := len(m.samples)
-	if n < 2 || m.unit == "seconds" {
-		return ""
-	}
-	first, last := m.samples[0], m.samples[n-1]
-	dt := last.at.Sub(first.at).Seconds()
-	if dt < 0.2 || last.done <= first.done {
-		return ""
-	}
-	r := float64(last.done-first.done) / dt
-	if m.unit == "bytes" {
-		return size(r) + "/s"
-	}
-	if r >= 10 {
-		return fmt.Sprintf("%.0f/s", r)
-	}
-	return fmt.Sprintf("%.1f/s", r)
-}

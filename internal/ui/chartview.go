@@ -168,7 +168,7 @@ func (m *model) chartTable(w, h int) []string {
 	out = append(out, st.dim.of(fit(head, w)))
 	from, to := c.window(h - 1)
 	for i := from; i < to; i++ {
-		out = append(out, fit(m.chartLine(c.lines[i], i == c.cursor, col), w))
+		out = append(out, m.mark(m.clickLine(i), pad(m.chartLine(c.lines[i], i, col), w)))
 	}
 	if len(c.lines) == 0 && h > 1 {
 		what := fmt.Sprintf("no row matches “%s”: esc shows all of them", c.filter)
@@ -183,8 +183,8 @@ func (m *model) chartTable(w, h int) []string {
 	return out[:max(0, h)]
 }
 
-func (m *model) chartLine(l line, cursor bool, col columns) string {
-	st, r := m.st, l.row
+func (m *model) chartLine(l line, i int, col columns) string {
+	st, r, cursor := m.st, l.row, i == m.chart.cursor
 	if r == nil {
 		return st.dim.of("── " + l.heading + " " + strings.Repeat("─", max(0, col.used()-width(l.heading)-4)))
 	}
@@ -209,6 +209,7 @@ func (m *model) chartLine(l line, cursor bool, col columns) string {
 		default:
 			mark = st.accent.of("[-] ")
 		}
+		mark = m.mark(m.clickBox(i), mark)
 	}
 	fold := "  "
 	if l.flavor() && len(r.targets) > 0 {

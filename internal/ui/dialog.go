@@ -154,14 +154,15 @@ func (m *model) dialogLines(w, h int) []string {
 		}
 		switch {
 		case d.typed == d.word:
-			answer = []string{line, fit(st.good.of("enter does it")+st.dim.of(" · esc goes back"), w)}
+			answer = []string{line, fit(st.good.of("enter does it")+m.mark(m.clickAnswer(m.no), st.dim.of(" · esc goes back")), w)}
 		case !strings.HasPrefix(d.word, d.typed):
-			answer = []string{line, fit(st.bad.of("not “"+d.word+"”")+st.dim.of(" · esc goes back"), w)}
+			answer = []string{line, fit(st.bad.of("not “"+d.word+"”")+m.mark(m.clickAnswer(m.no), st.dim.of(" · esc goes back")), w)}
 		default:
-			answer = []string{line, st.dim.of(fit("esc goes back", w))}
+			answer = []string{line, m.mark(m.clickAnswer(m.no), st.dim.of(fit("esc goes back", w)))}
 		}
 	} else {
-		answer = []string{fit(st.accent.of("y")+" or "+st.accent.of("enter")+": "+d.doing+"   "+st.accent.of("esc")+": "+d.leaving, w)}
+		yes := m.mark(m.clickAnswer(m.yes), st.accent.of("y")+" or "+st.accent.of("enter")+": "+d.doing)
+		answer = []string{fit(yes+"   "+m.mark(m.clickAnswer(m.no), st.accent.of("esc")+": "+d.leaving), w)}
 	}
 	var batch []string
 	if d.batch != "" {

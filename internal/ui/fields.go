@@ -69,6 +69,9 @@ func (m *model) drawFields(fields []field, w, cursor int) drawn {
 			} else {
 				s = spaces(width(mark)) + s
 			}
+			if cursor >= 0 {
+				s = m.mark(m.clickRow(&m.scrolled[m.top()], i), pad(s, w))
+			}
 			d.lines = append(d.lines, s)
 		}
 	}

@@ -167,7 +167,7 @@ func (m *model) helpBody(w, h int) []string {
 			text = st.dim.of(text) + st.warn.of(" · not now: "+why)
 		}
 		line += text
-		out = append(out, fit(line, w))
+		out = append(out, m.mark(m.clickRow(l, i), pad(line, w)))
 	}
 	if len(m.help.items) == 0 {
 		out = append(out, st.warn.of(fit(fmt.Sprintf("  no command matches “%s”", m.help.filter), w)))

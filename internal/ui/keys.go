@@ -141,7 +141,7 @@ func bindings() []action {
 		{"back", []string{"esc"}, "back", "one step back: out of a search, a filter, a screen", screens, false, (*model).whyNotBack, (*model).back},
 		{"help", []string{"?"}, "help", "all keys", anything, false, nil, func(m *model) tea.Cmd { m.openHelp(); return nil }},
 		{"quit", []string{"q"}, "quit", "leave; asks if a run is under way", screens, false, nil, (*model).quit},
-		{"mouse", []string{"M"}, "", "let the wheel scroll; again: the mouse is the terminal's", screens, false, nil, (*model).toggleMouse},
+		{"mouse", []string{"M"}, "", "clicks and the wheel work here; again: the terminal's", screens, false, nil, (*model).toggleMouse},
 		{"suspend", []string{"ctrl+z"}, "", "back to the shell; fg comes back", screens, false, nil, func(m *model) tea.Cmd { return m.suspend }},
 		{"interrupt", []string{"ctrl+c"}, "", "cancel the run, asks first; without a run: leave", screens, false, nil, (*model).interrupt},
 
@@ -234,7 +234,7 @@ func (m *model) footer(s scope, w int) string {
 		if a.why != nil && a.why(m) != "" {
 			return st.dim.of(key + " " + a.short), width(key) + 1 + width(a.short)
 		}
-		return st.accent.of(key) + " " + st.dim.of(a.short), width(key) + 1 + width(a.short)
+		return m.mark(m.clickKey(a), st.accent.of(key)+" "+st.dim.of(a.short)), width(key) + 1 + width(a.short)
 	}
 	var last []string
 	room := w

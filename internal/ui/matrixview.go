@@ -83,6 +83,7 @@ func (m *model) remembers(msg historyMsg) {
 		g.err = clean(msg.err.Error())
 		m.say(bad, "recorded runs: "+g.err)
 	}
+	m.usually(msg.past)
 	for _, p := range msg.past {
 		if p.Destination != m.engine.Destination() {
 			g.others++
@@ -224,15 +225,15 @@ func (m *model) matrixBody(w, h int) []string {
 			s, word := cellWord(m.cell(t, string(engine.Stages[k])))
 			text := pad(s.symbol()+" "+word, each-1)
 			if i == l.cursor && k == m.grid.stage {
-				b.WriteString(st.accent.of("▌") + st.match.of(text))
+				b.WriteString(m.mark(m.clickCell(i, k), st.accent.of("▌")+st.match.of(text)))
 			} else {
-				b.WriteString(" " + st.state(s).of(text))
+				b.WriteString(m.mark(m.clickCell(i, k), " "+st.state(s).of(text)))
 			}
 		}
 		if strip > 0 {
 			b.WriteString("  " + m.pastStrip(t, strip))
 		}
-		out = append(out, fit(b.String(), w))
+		out = append(out, m.mark(m.clickRow(l, i), pad(b.String(), w)))
 	}
 	for len(out) < 1+room {
 		out = append(out, "")

@@ -101,7 +101,9 @@ type model struct {
 	scrolled [formScreen + 1]list // of the screens that are lists
 	form     *form                // a promotion or a Try Me; nil: none is open
 
-	mouse        bool // the wheel scrolls
+	pointer      pointer
+	touched      time.Time // when somebody did something last
+	usual        map[string]map[engine.Stage]engine.Usual
 	dressed      Appearance
 	grid         matrix
 	pictures     map[string]picture
@@ -189,9 +191,10 @@ func (m *model) update(msg tea.Msg) (tea.Model, tea.Cmd) {
 			m.form.size(m.w, m.h)
 		}
 	case tea.KeyMsg:
+		m.touched = m.clock
 		return m, m.key(msg)
 	case tea.MouseMsg:
-		m.wheel(msg)
+		return m, m.pointed(msg)
 	case resumedMsg:
 		return m, m.resumed(msg)
 	case eventsMsg:
@@ -199,10 +202,14 @@ func (m *model) update(msg tea.Msg) (tea.Model, tea.Cmd) {
 			m.apply(&msg[i])
 		}
 		if m.board != nil {
+			m.board.forecast(m.clock)
 			m.chart.show(m.board)
 		}
 		return m, m.listen
 	case tickMsg:
+		if m.board != nil {
+			m.board.forecast(m.clock)
+		}
 		if !m.working() && !m.planning() && !m.looking() {
 			m.ticking = false
 			return m, nil
@@ -683,7 +690,8 @@ func (m *model) startRun(sel engine.Selection, names []string) tea.Cmd {
 	m.scrolled[summaryScreen] = list{}
 	m.stack = []screen{chartScreen, runScreen}
 	m.messages.buf.push(m.clock, aside, "run started: "+b.batch)
-	return tea.Batch(wait, m.wind())
+	b.usual = m.usual
+	return tea.Batch(wait, m.wind(), m.askHistory())
 }
 
 // ended takes in how a run ended.

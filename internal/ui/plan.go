@@ -342,7 +342,7 @@ func (m *model) planBody(w, h int) []string {
 		if reason > 0 {
 			line += "  " + fit(x.reason, reason)
 		}
-		out = append(out, fit(line, w))
+		out = append(out, m.mark(m.clickRow(l, i), pad(line, w)))
 	}
 	if h-len(out) > 2 {
 		out = append(out, m.rule(p.plans[l.cursor].target, w))

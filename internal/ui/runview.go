@@ -2,57 +2,49 @@ package ui
 
 import (
 	"fmt"
+	"math"
+	"slices"
 	"strings"
 	"time"
 )
 
-// The least that a pane in a grid needs, and the width from which two stand side by side even if they need not.
-const (
-	leastW, leastH = 54, 8
-	easyW          = 90
-)
-
-// grid arranges n panes on w×h cells: how many side by side and one above the other, and how many of them fit.
-func grid(n, w, h int) (cols, rows, fit int) {
-	if n <= 0 {
-		return 1, 1, 0
+func btoi(b bool) int {
+	if b {
+		return 1
 	}
-	maxCols, maxRows := max(1, w/leastW), max(1, h/leastH)
-	cols = 1
-	for cols < w/easyW && cols*cols < n {
-		cols++
-	}
-	for cols < maxCols && cols*maxRows < n {
-		cols++
-	}
-	rows = min(maxRows, (n+cols-1)/cols)
-	return cols, rows, min(n, cols*rows)
+	return 0
 }
 
-// runBody draws the run: as many panes as fit, the one with the focus always among them.
+// btos is a text where something is so, else nothing.
+func btos(b bool, text string) string {
+	if b {
+		return text
+	}
+	return ""
+}
+
+// runBody draws the run: as many panes as fit and are worked on, and a list of the others.
 func (m *model) runBody(w, h int) []string {
 	b := m.board
 	if len(b.panes) == 0 {
 		return []string{m.st.dim.of(fit("  no targets", w))}
 	}
-	var strip []string
-	cols, rows, fit := grid(len(b.panes), w, h)
-	if fit < len(b.panes) {
-		strip = m.strip(w)
-		cols, rows, fit = grid(len(b.panes), w, h-len(strip))
+	cols, list := b.arrange(w, h, m.clock, m.readingSince())
+	shown := b.places.shown
+	rest := m.others(w, list)
+	h -= len(rest)
+	var out []string
+	if len(shown) == 1 {
+		out = m.pane(shown[0], true, w, h)
+		for len(out) < h && len(rest) > 0 {
+			out = append(out, "")
+		}
+		return append(out, rest...)
 	}
-	out := append([]string{}, strip...)
-	h -= len(strip)
-	first := b.focus / fit * fit
-	shown := b.panes[first:min(len(b.panes), first+fit)]
-	if fit == 1 {
-		return append(out, m.pane(b.panes[b.focus], true, w, h)...)
-	}
-	y := 0
-	for r := 0; r < rows && r*cols < len(shown); r++ {
+	rows := (len(shown) + cols - 1) / cols
+	for r := range rows {
 		line := shown[r*cols : min(len(shown), (r+1)*cols)]
-		used := (len(shown) + cols - 1) / cols
-		rowH := h/used + btoi(r < h%used)
+		rowH := h/rows + btoi(r < h%rows)
 		blocks := make([][]string, len(line))
 		widths := make([]int, len(line))
 		for i, p := range line {
@@ -66,61 +58,111 @@ func (m *model) runBody(w, h int) []string {
 			}
 			out = append(out, s.String())
 		}
-		y += rowH
 	}
-	return out
+	return append(out, rest...)
 }
 
-func btoi(b bool) int {
-	if b {
-		return 1
+// readingSince is when somebody did something on this screen last; now, while a log is where somebody put it.
+func (m *model) readingSince() time.Time {
+	for _, p := range m.board.places.shown {
+		if p.log.read() {
+			return m.clock
+		}
 	}
-	return 0
+	return m.touched
 }
 
-// strip is every target with how it is doing, in one line, the focus in its middle; it is there when not all panes are.
-func (m *model) strip(w int) []string {
+// read reports whether a log is where somebody put it.
+func (v *logView) read() bool { return v.free || v.search != nil || v.filter != nil }
+
+// others lists the panes that have no room, in at most n lines: how each is doing, and of how many there is no room for
+// even that.
+func (m *model) others(w, n int) []string {
 	b, st := m.board, m.st
-	var parts []string
-	for i, p := range b.panes {
-		text := p.state.symbol() + " " + p.target
-		if i == b.focus {
-			text = st.accent.of("[") + st.state(p.state).of(text+" "+p.outcome()) + st.accent.of("]")
+	if n <= 0 {
+		return nil
+	}
+	var rest []*pane
+	for _, p := range b.panes {
+		if !slices.Contains(b.places.shown, p) {
+			rest = append(rest, p)
+		}
+	}
+	each := entryWidth(w)
+	per := max(1, (w-1)/each)
+	room := per * n
+	var more []*pane
+	if len(rest) > room {
+		rest, more = rest[:room-1], rest[room-1:]
+	}
+	var lines []string
+	for i := 0; i < len(rest) || i == len(rest) && len(more) > 0; i++ {
+		text := ""
+		if i < len(rest) {
+			text = m.mark(m.clickPane(rest[i]), m.entry(rest[i], each-2))
 		} else {
-			text = " " + st.state(p.state).of(text) + " "
+			text = st.warn.of(fit(b.leftOut(more, each-2), each-2))
 		}
-		parts = append(parts, text)
-	}
-	// Neighbours of the focus are added on either side as long as they fit.
-	head := fmt.Sprintf("%d/%d", b.focus+1, len(b.panes))
-	room := w - width(head) - 1 - 4
-	from, to := b.focus, b.focus+1
-	used := width(parts[b.focus])
-	for {
-		grown := false
-		if to < len(parts) && used+width(parts[to])+1 <= room {
-			used += width(parts[to]) + 1
-			to++
-			grown = true
+		if i%per == 0 {
+			lines = append(lines, " ")
 		}
-		if from > 0 && used+width(parts[from-1])+1 <= room {
-			from--
-			used += width(parts[from]) + 1
-			grown = true
+		lines[len(lines)-1] += pad(text, each)
+	}
+	for i := range lines {
+		lines[i] = fit(lines[i], w)
+	}
+	for len(lines) < n {
+		lines = append(lines, "")
+	}
+	return lines
+}
+
+// leftOut says of panes that they are not even listed, in at most w cells if it can.
+func (b *board) leftOut(list []*pane, w int) string {
+	var n [len(states)]int
+	for _, p := range list {
+		s := p.state
+		if s == running && p.working() == nil {
+			s = waiting
 		}
-		if !grown {
-			break
+		n[s]++
+	}
+	var words, symbols []string
+	for _, s := range []state{failed, running, waiting, done, skipped} {
+		if n[s] > 0 {
+			words = append(words, fmt.Sprintf("%d %s", n[s], s.word()))
+			symbols = append(symbols, fmt.Sprintf("%s %d", s.symbol(), n[s]))
 		}
 	}
-	line := st.dim.of(head) + " "
-	if from > 0 {
-		line += st.dim.of("… ")
+	text := fmt.Sprintf("… %d more of %d: %s", len(list), len(b.panes), strings.Join(words, ", "))
+	if width(text) > w {
+		text = fmt.Sprintf("… %d more: %s", len(list), strings.Join(symbols, " "))
 	}
-	line += strings.Join(parts[from:to], " ")
-	if to < len(parts) {
-		line += st.dim.of(" …")
+	return text
+}
+
+// entry is a pane in a line of at most w cells.
+func (m *model) entry(p *pane, w int) string {
+	s := p.state
+	text := p.state.word()
+	switch {
+	case p.working() != nil:
+		text = fmt.Sprintf("%s %d/%d", p.stages[p.current].name, p.current+1, m.board.last()+1)
+		if p.left.known {
+			text += " " + about(p.left.left)
+		}
+	case s == running:
+		s, text = waiting, waiting.word()
+	case s == done || s == failed:
+		text = p.result() + " " + span(p.took)
+	case s == skipped:
+		text = p.result()
 	}
-	return []string{fit(line, w)}
+	name := p.target
+	if room := w - width(text) - 3; width(name) > room {
+		name = fit(name, max(8, room))
+	}
+	return m.st.state(s).of(fit(s.symbol()+" "+name+" "+text, w))
 }
 
 // pane draws one target in exactly w×h cells: in a frame where there is room for one.
@@ -132,10 +174,10 @@ func (m *model) pane(p *pane, focus bool, w, h int) []string {
 		if w >= 60 {
 			margin, w = " ", w-2
 		}
-		head := ends(st.title.of(p.target)+"  "+st.label(p.state, p.word()), st.dim.of(m.timing(p)), w)
+		head := ends(st.title.of(p.target)+"  "+m.label(p), st.dim.of(m.timing(p, w-width(p.target)-20)), w)
 		var out []string
 		if h >= 4 {
-			out = append(out, head)
+			out = append(out, m.mark(m.clickTitle(p), head))
 		}
 		if h >= 6 {
 			out = append(out, m.chain(p, w))
@@ -152,7 +194,9 @@ func (m *model) pane(p *pane, focus bool, w, h int) []string {
 			out = append(out, st.dim.of(m.logFoot(p, w)))
 		}
 		for i := range out {
-			out[i] = margin + out[i]
+			if out[i] = margin + out[i]; m.pointer.on {
+				out[i] = m.mark(m.clickPane(p), pad(out[i], w))
+			}
 		}
 		return out[:min(len(out), h)]
 	}
@@ -161,15 +205,27 @@ func (m *model) pane(p *pane, focus bool, w, h int) []string {
 		frame, name = st.accent, st.title
 	}
 	inner := w - 4
-	title := name.of(p.target) + "  " + st.label(p.state, p.word())
-	right := m.timing(p)
-	out := []string{edge(frame, "╭", title, st.dim.of(right), "╮", w)}
+	title := name.of(p.target) + "  " + m.label(p)
+	right := m.timing(p, w-6-width(title)-6)
+	out := []string{m.mark(m.clickTitle(p), edge(frame, "╭", title, st.dim.of(right), "╮", w))}
 	side := func(l string) string { return frame.of("│") + " " + pad(l, inner) + " " + frame.of("│") }
 	out = append(out, side(m.chain(p, inner)), side(m.current(p, inner)))
 	for _, l := range p.log.draw(st, inner, h-4) {
 		out = append(out, side(l))
 	}
-	return append(out, edge(frame, "╰", "", st.dim.of(m.logFoot(p, inner-4)), "╯", w))
+	out = append(out, edge(frame, "╰", "", st.dim.of(m.logFoot(p, inner-4)), "╯", w))
+	for i := range out {
+		out[i] = m.mark(m.clickPane(p), out[i])
+	}
+	return out
+}
+
+// label is how a pane is doing; between two stages it waits.
+func (m *model) label(p *pane) string {
+	if p.state == running && p.working() == nil {
+		return m.st.label(waiting, "")
+	}
+	return m.st.label(p.state, p.word())
 }
 
 // edge is the upper or lower side of a frame with words in it.
@@ -200,11 +256,19 @@ func (p *pane) word() string {
 	return ""
 }
 
-func (m *model) timing(p *pane) string {
+// timing is how long a target has been worked on and how long it will be, in at most w cells if it can.
+func (m *model) timing(p *pane, w int) string {
 	if p.state == waiting {
+		if text := about(p.left.left) + " of work"; p.left.known && width(text) <= w {
+			return text
+		}
 		return ""
 	}
-	return span(p.elapsed(m.clock))
+	text := span(p.elapsed(m.clock))
+	if more := text + " · " + about(p.left.left) + " to the end"; p.state == running && p.left.known && width(more) <= w {
+		return more
+	}
+	return text
 }
 
 // chain is the way of the image and how far this one is: with names where there is room.
@@ -260,29 +324,79 @@ func (m *model) current(p *pane, w int) string {
 	case p.current < 0:
 		return ""
 	}
-	s := &p.stages[p.current]
-	took := span(max(0, m.clock.Sub(s.began)))
-	if s.state != running {
-		return st.dim.of(fit(s.name+" "+s.word(), w))
+	s := p.working()
+	if s == nil {
+		s = &p.stages[p.current]
+		text := "waiting for its turn: " + s.name + " " + s.word()
+		if s.reason != "" {
+			text += ", " + s.reason
+		}
+		return st.dim.of(fit(text, w))
 	}
-	if !s.meter.known() {
-		return fit(st.active.of(s.name)+st.dim.of(" · "+took), w)
+	name := fmt.Sprintf("%s %d/%d", s.name, p.current+1, m.board.last()+1)
+	share, guessed, barred := s.meter.share(), false, s.meter.total > 0
+	if f := p.cast; f.basis == byRuns { // of the whole stage, not of what it is at now
+		took := m.clock.Sub(s.began)
+		share, guessed, barred = took.Seconds()/max(1, (took+p.stageLeft.left).Seconds()), true, true
+	} else if f.basis == longer && s.meter.total <= 0 {
+		barred = false
 	}
-	text := s.meter.amount()
-	if r := s.meter.rate(); r != "" {
-		text += " · " + r
+	// What is missed least gives way first.
+	const (
+		amount = iota
+		rate
+		took
+		left
+	)
+	parts := [4][]string{amount: nil, took: {span(max(0, m.clock.Sub(s.began)))}, left: p.says(m.clock)}
+	if s.meter.known() {
+		parts[amount] = []string{s.meter.amount()}
 	}
-	text += " · " + took
-	if s.meter.total <= 0 {
-		return fit(st.active.of(s.name)+" "+text, w)
+	if r := s.meter.rate(m.clock); r != "" {
+		parts[rate] = []string{r}
 	}
-	share := s.meter.share()
-	text = fmt.Sprintf("%3.0f%%  %s", float64(int(share*100)), text)
-	bar := min(30, w-width(s.name)-width(text)-2)
+	percent := ""
+	if barred {
+		percent = fmt.Sprintf("%3.0f%%", math.Floor(100*min(1, max(0, share))))
+		if guessed {
+			percent = fmt.Sprintf("%4s", "~"+strings.TrimSpace(percent))
+		}
+	}
+	text := func() string {
+		var list []string
+		for _, p := range parts {
+			if len(p) > 0 && p[0] != "" {
+				list = append(list, p[0])
+			}
+		}
+		return strings.Join(list, " · ")
+	}
+	room := w - width(name) - 1
+	if barred {
+		room -= width(percent) + 2
+	}
+	for _, drop := range []int{left, took, rate, left, amount} {
+		if width(text())+btoi(barred)*7 <= room {
+			break
+		}
+		switch p := parts[drop]; {
+		case drop == left && len(p) > 1:
+			parts[drop] = p[1:]
+		case drop == amount && len(p) > 0:
+			parts[drop] = []string{fit(p[0], max(0, room-7-width(text())+width(p[0])))}
+		case drop != left:
+			parts[drop] = nil
+		}
+	}
+	head := st.active.of(s.name) + st.dim.of(strings.TrimPrefix(name, s.name))
+	if !barred {
+		return fit(head+" "+text(), w)
+	}
+	bar := min(30, room-width(text())-1)
 	if bar < 6 {
-		return fit(st.active.of(s.name)+" "+strings.TrimSpace(text), w)
+		return fit(head+" "+strings.TrimSpace(percent)+" "+text(), w)
 	}
-	return st.active.of(s.name) + " " + st.bar(share, bar) + " " + text
+	return head + " " + st.bar(share, bar) + " " + percent + "  " + text()
 }
 
 // logBody is one pane on the whole screen.

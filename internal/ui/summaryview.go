@@ -50,7 +50,9 @@ func (m *model) summaryBody(w, h int) []string {
 	var at []int // where each block begins
 	for i, pi := range order {
 		at = append(at, len(lines))
-		lines = append(lines, m.summaryBlock(b.panes[pi], i == l.cursor, t, w)...)
+		for _, line := range m.summaryBlock(b.panes[pi], i == l.cursor, t, w) {
+			lines = append(lines, m.mark(m.clickRow(&m.scrolled[summaryScreen], i), pad(line, w)))
+		}
 	}
 	at = append(at, len(lines))
 	room := max(0, h-1)

@@ -349,9 +349,9 @@ func TestOnePaneAtATime(t *testing.T) {
 			scope.Logf("line of %s", target)
 		}
 	}
-	x.wait("1/4", "line of debian:13/x86_64", "resolve running, 1 of 7")
+	x.wait("… 3 more of 4: 3 running", "line of debian:13/x86_64", "resolve running, 1 of 7")
 	x.press("tab")
-	x.wait("2/4", "line of debian:12/x86_64")
+	x.wait("debian:12/x86_64  ●", "line of debian:12/x86_64")
 }
 
 func TestLogs(t *testing.T) {
@@ -484,7 +484,7 @@ func TestCancelOneAndRetry(t *testing.T) {
 	h.end <- engine.Summary{Results: []engine.Result{{Target: cancelled[0], State: event.Finished}}}
 	x.wait("how the run ended")
 	x.press("M")
-	x.wait("the wheel scrolls")
+	x.wait("clicks and the wheel work here")
 	x.press("q")
 	if err := x.end(); err != nil {
 		t.Fatal(err)

@@ -45,6 +45,7 @@ func (m *model) render() []string {
 	if w <= 0 || h <= 0 {
 		return nil
 	}
+	m.pointer.things = m.pointer.things[:0]
 	head, status, foot := h >= 6, h >= 3, h >= 4
 	body := h - btoi(head) - btoi(status) - btoi(foot)
 	lines := make([]string, 0, h)
@@ -77,7 +78,9 @@ func (m *model) render() []string {
 	for i := range lines {
 		lines[i] = fit(lines[i], w)
 	}
-	return lines[:min(len(lines), h)]
+	lines = lines[:min(len(lines), h)]
+	m.unmark(lines)
+	return lines
 }
 
 func (m *model) body(w, h int) []string {

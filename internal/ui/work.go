@@ -125,37 +125,6 @@ func (m *model) askRetry() tea.Cmd {
 	return nil
 }
 
-// The mouse.
-
-// notches is how many lines a turn of the wheel scrolls.
-const notches = 3
-
-func (m *model) toggleMouse() tea.Cmd {
-	m.mouse = !m.mouse
-	text := "the mouse is the terminal's again"
-	if m.mouse {
-		text = "the wheel scrolls; M gives the mouse back to the terminal"
-	}
-	m.say(aside, text)
-	on := m.mouse
-	return func() tea.Msg { m.setMouse(on); return nil }
-}
-
-func (m *model) wheel(msg tea.MouseMsg) {
-	if !m.mouse || m.dialog != nil || m.input != nil || msg.Action != tea.MouseActionPress {
-		m.dirty = false
-		return
-	}
-	switch msg.Button {
-	case tea.MouseButtonWheelUp:
-		m.move(-notches)
-	case tea.MouseButtonWheelDown:
-		m.move(notches)
-	default:
-		m.dirty = false
-	}
-}
-
 // resumedMsg says that the console is back from the shell, or that it cannot have the terminal again.
 type resumedMsg struct{ err error }
 

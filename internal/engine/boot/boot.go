@@ -133,6 +133,10 @@ func Run(ctx context.Context, s Spec, scope *event.Scope) (Result, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, s.Deadline, fmt.Errorf("it did not get further within the test's %s", s.Deadline))
 	defer cancel()
 	t.began = time.Now()
+	if s.Full {
+		scope.Deadline(t.began.Add(s.Deadline))
+		defer scope.Deadline(time.Time{})
+	}
 	err := t.start(ctx, over)
 	if err == nil {
 		err = t.baseline(ctx)

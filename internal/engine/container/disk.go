@@ -66,6 +66,9 @@ func newDiskLayer(s Spec, more ...io.Writer) (*diskLayer, error) {
 	}
 	// A tar's blocks have 512 bytes, and two empty ones end it (POSIX, pax).
 	l := &diskLayer{path: s.DiskPath, head: head.Bytes(), foot: make([]byte, (512-size%512)%512+1024), length: size, virtual: virtual, changed: info.ModTime()}
+	if s.Told != nil {
+		more = append(more, &telling{told: s.Told, total: size})
+	}
 	if l.hash, l.sum, err = l.hashes(f, more...); err != nil {
 		return nil, err
 	}
@@ -73,6 +76,18 @@ func newDiskLayer(s Spec, more ...io.Writer) (*diskLayer, error) {
 		return nil, fmt.Errorf("%s: expected sha256:%s, found sha256:%s", s.DiskPath, s.DiskSHA256, l.sum)
 	}
 	return l, nil
+}
+
+// telling tells how much of a layer went by.
+type telling struct {
+	told        func(done, total int64)
+	done, total int64
+}
+
+func (t *telling) Write(p []byte) (int, error) {
+	t.done = min(t.total, t.done+int64(len(p)))
+	t.told(t.done, t.total)
+	return len(p), nil
 }
 
 // hashes hashes the layer and, in the same pass, the file in it.

@@ -83,13 +83,14 @@ type Spec struct {
 	Base v1.Image // the base image; nil: from scratch, where nothing can run entrypoint.sh
 	Arch catalog.Arch
 
-	DiskPath    string // the guest's disk: a qcow2 that needs no other file; it must not change until the image is pushed
-	DiskName    string // its name in /disk; "" means DiskFile
-	DiskSHA256  string // what it has to be, hex; "" leaves it open
-	DiskSize    int64  // likewise, bytes
-	VirtualSize int64  // of the root disk, likewise, bytes
-	Layer       Form   // how the disk's layer is compressed; "" means Plain
-	Work        string // folder for a compressed layer's file, which stays there and is needed until the image is pushed
+	DiskPath    string                  // the guest's disk: a qcow2 that needs no other file; it must not change until the image is pushed
+	DiskName    string                  // its name in /disk; "" means DiskFile
+	DiskSHA256  string                  // what it has to be, hex; "" leaves it open
+	DiskSize    int64                   // likewise, bytes
+	VirtualSize int64                   // of the root disk, likewise, bytes
+	Layer       Form                    // how the disk's layer is compressed; "" means Plain
+	Told        func(done, total int64) // hears how many bytes of the disk are hashed, and compressed with them; nil: nobody does
+	Work        string                  // folder for a compressed layer's file, which stays there and is needed until the image is pushed
 
 	Metadata    Metadata          // what the image says of itself; Build adds what it knows
 	Packages    []byte            // the guest's packages, text

@@ -196,7 +196,7 @@ func (r *run) line(line string) {
 func (r *run) partCount() int { return strings.Count(r.script(), "echo '"+mark) }
 
 func (r *run) compress(ctx context.Context) error {
-	return disk.Compress(ctx, r.raw, filepath.Join(r.Dir, "disk.qcow2"), disk.Compression{Zstd: r.Zstd}, func(done, total int64) { r.scope.Progress(done, total, "bytes") })
+	return disk.Compress(ctx, r.raw, filepath.Join(r.Dir, "disk.qcow2"), disk.Compression{Zstd: r.Zstd}, func(done, total int64) { r.scope.Progress(done, total, "bytes compressed") })
 }
 
 // keep hashes the disk and puts the results together.
@@ -209,7 +209,7 @@ func (r *run) keep(d *disk.Disk) error {
 	if err := os.Remove(r.raw); err != nil {
 		return err
 	}
-	if d.SHA256, d.Size, err = disk.Sum(filepath.Join(r.Dir, d.File)); err != nil {
+	if d.SHA256, d.Size, err = disk.Sum(filepath.Join(r.Dir, d.File), func(done, total int64) { r.scope.Progress(done, total, "bytes hashed") }); err != nil {
 		return err
 	}
 	return os.Rename(filepath.Join(r.Dir, d.File), filepath.Join(r.Dir, "result", d.File))

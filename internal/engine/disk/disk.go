@@ -176,13 +176,13 @@ func (b *build) expand(text string) string {
 
 // compress makes the qcow2. zlib clusters: older hypervisors cannot open others.
 func (b *build) compress(ctx context.Context) error {
-	return Compress(ctx, b.raw, filepath.Join(b.Dir, "disk.qcow2"), Compression{Zstd: b.Zstd}, func(done, total int64) { b.scope.Progress(done, total, "bytes") })
+	return Compress(ctx, b.raw, filepath.Join(b.Dir, "disk.qcow2"), Compression{Zstd: b.Zstd}, func(done, total int64) { b.scope.Progress(done, total, "bytes compressed") })
 }
 
 // keep hashes the disk and puts the results together.
 func (b *build) keep(d *Disk) error {
 	path := filepath.Join(b.Dir, d.File)
-	sum, size, err := Sum(path)
+	sum, size, err := Sum(path, func(done, total int64) { b.scope.Progress(done, total, "bytes hashed") })
 	if err != nil {
 		return err
 	}
@@ -199,16 +199,37 @@ func (b *build) keep(d *Disk) error {
 	return nil
 }
 
-// Sum returns the SHA-256 (hex) and the size of a file in bytes.
-func Sum(path string) (sum string, size int64, err error) {
+// Sum returns the SHA-256 (hex) and the size of a file in bytes. Each of told hears how many of them are hashed.
+func Sum(path string, told ...func(done, total int64)) (sum string, size int64, err error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return "", 0, err
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return "", 0, err
+	}
 	h := sha256.New()
-	if size, err = io.Copy(h, f); err != nil {
+	if size, err = io.CopyBuffer(struct{ io.Writer }{h}, &heard{r: f, total: info.Size(), told: told}, make([]byte, 1<<20)); err != nil {
 		return "", 0, err
 	}
 	return hex.EncodeToString(h.Sum(nil)), size, nil
+}
+
+// heard tells how much of a file is read.
+type heard struct {
+	r           io.Reader
+	done, total int64
+	told        []func(done, total int64)
+}
+
+func (h *heard) Read(p []byte) (int, error) {
+	n, err := h.r.Read(p)
+	if h.done += int64(n); n > 0 {
+		for _, f := range h.told {
+			f(h.done, h.total)
+		}
+	}
+	return n, err
 }

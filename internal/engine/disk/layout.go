@@ -207,8 +207,14 @@ func Tool(c command.Command) command.Command {
 // Unpack writes a qcow2 or raw disk, which Inspect has looked at, as a raw file with holes; the file of the disk is only
 // read. The raw disk gets at least the size, in bytes.
 func Unpack(ctx context.Context, from, format, to string, size int64, scope *event.Scope) error {
-	err := command.Run(ctx, Tool(command.Command{Name: "qemu-img", Args: []string{"convert", "-f", format, "-O", "raw", "-S", "4k", "-W", "-m", "8", from, to}}), scope)
+	facts, err := Inspect(from, format)
 	if err != nil {
+		return err
+	}
+	told := &percents{func(percent float64) {
+		scope.Progress(int64(percent/100*float64(facts.VirtualSize)), facts.VirtualSize, "bytes unpacked")
+	}, nil}
+	if err := command.Run(ctx, Tool(command.Command{Name: "qemu-img", Args: []string{"convert", "-p", "-f", format, "-O", "raw", "-S", "4k", "-W", "-m", "8", from, to}, Stdout: told}), scope); err != nil {
 		return err
 	}
 	info, err := os.Stat(to)
@@ -216,6 +222,29 @@ func Unpack(ctx context.Context, from, format, to string, size int64, scope *eve
 		return err
 	}
 	return os.Truncate(to, size)
+}
+
+// percents reads what qemu-img -p says: "    (12.50/100%)", each followed by a carriage return.
+type percents struct {
+	told func(percent float64)
+	text []byte // of a figure that is not complete
+}
+
+func (p *percents) Write(data []byte) (int, error) {
+	for _, c := range data {
+		switch {
+		case c == '(':
+			p.text = p.text[:0]
+		case c == '/':
+			if n, err := strconv.ParseFloat(string(p.text), 64); err == nil && n >= 0 && n <= 100 {
+				p.told(n)
+			}
+			p.text = p.text[:0]
+		case len(p.text) < 20:
+			p.text = append(p.text, c)
+		}
+	}
+	return len(data), nil
 }
 
 // Enlarge makes the volume that ends the partition table reach to the end of the disk, which has been made larger. A

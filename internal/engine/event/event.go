@@ -4,6 +4,7 @@ package event
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -31,7 +32,9 @@ type Event struct {
 
 	Done  int64  `json:"done,omitempty"`
 	Total int64  `json:"total,omitempty"` // 0: not known
-	Unit  string `json:"unit,omitempty"`  // "bytes", "packages", "seconds"
+	Unit  string `json:"unit,omitempty"`  // "bytes", "bytes compressed" (see Bytes), "packages", "seconds"
+	// Deadline is when what is going on is ended even if it has not come further; zero: nobody does that.
+	Deadline time.Time `json:"deadline,omitzero"`
 
 	Line   string `json:"line,omitempty"`   // Log
 	Reason string `json:"reason,omitempty"` // Finished, Skipped
@@ -79,6 +82,16 @@ func (e Event) String() string {
 		}
 		return s + string(e.Kind)
 	}
+}
+
+// Bytes reports whether a unit of progress is bytes, and what happens to them: "bytes" are transferred, and what is "",
+// "bytes compressed" are "compressed".
+func Bytes(unit string) (what string, ok bool) {
+	what, ok = strings.CutPrefix(unit, "bytes")
+	if !ok || what != "" && what[0] != ' ' {
+		return "", false
+	}
+	return strings.TrimSpace(what), true
 }
 
 // Remedied is an error that knows what its reader can do about it.

@@ -26,6 +26,7 @@ type Scope struct {
 	mu     sync.Mutex
 	last   time.Time // of the last progress
 	secret []string
+	end    time.Time // the deadline of what is going on; zero: there is none
 
 	parent *Scope // of a part of a stage: everything goes there
 	prefix string
@@ -139,6 +140,21 @@ func (s *Scope) lines(text string) {
 // Logf reports one formatted line.
 func (s *Scope) Logf(format string, args ...any) { s.Log(fmt.Sprintf(format, args...)) }
 
+// Deadline says when what is going on is ended even if it has not come further; progress tells it from now on. The zero
+// time takes it back.
+func (s *Scope) Deadline(at time.Time) {
+	if s == nil {
+		return
+	}
+	if s.parent != nil {
+		s.parent.Deadline(at)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.end = at
+}
+
 // Progress reports that done of total units are behind; total 0 means that nobody knows. It may be called as often as
 // is convenient: all but the last of what comes within 50 ms is left out.
 func (s *Scope) Progress(done, total int64, unit string) {
@@ -156,8 +172,9 @@ func (s *Scope) Progress(done, total int64, unit string) {
 		return
 	}
 	s.last = now
+	end := s.end
 	s.mu.Unlock()
-	s.bus.Publish(Event{Target: s.target, Stage: s.stage, Kind: Progress, Done: done, Total: total, Unit: unit})
+	s.bus.Publish(Event{Target: s.target, Stage: s.stage, Kind: Progress, Done: done, Total: total, Unit: unit, Deadline: end})
 }
 
 func (s *Scope) redact(text string) string {

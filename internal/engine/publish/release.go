@@ -215,7 +215,7 @@ func Publish(ctx context.Context, r Repository, rel Release, scope *event.Scope)
 		return nil, err
 	}
 	scope.Logf("pushing to %s", r)
-	if err := r.Push(ctx, rel.Index, func(done, total int64) { scope.Progress(done, total, "bytes") }); err != nil {
+	if err := r.Push(ctx, rel.Index, func(done, total int64) { scope.Progress(done, total, "bytes pushed") }); err != nil {
 		return nil, err
 	}
 	if err := p.sign(ctx); err != nil {

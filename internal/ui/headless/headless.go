@@ -245,11 +245,12 @@ func Bytes(n int64) string {
 
 // amount spells progress.
 func amount(e event.Event) string {
+	what, bytes := event.Bytes(e.Unit)
 	switch {
-	case e.Unit == "bytes" && e.Total > 0:
-		return Bytes(e.Done) + " of " + Bytes(e.Total)
-	case e.Unit == "bytes":
-		return Bytes(e.Done)
+	case bytes && e.Total > 0:
+		return strings.TrimSuffix(Bytes(e.Done)+" of "+Bytes(e.Total)+" "+what, " ")
+	case bytes:
+		return strings.TrimSuffix(Bytes(e.Done)+" "+what, " ")
 	case e.Total > 0:
 		return fmt.Sprintf("%d of %d %s", e.Done, e.Total, e.Unit)
 	}

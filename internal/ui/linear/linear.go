@@ -422,7 +422,11 @@ func (s *session) progress(t *target, e event.Event, now time.Time) {
 		return // beat says it now and then
 	}
 	share := min(100, int64(100*float64(e.Done)/float64(e.Total)))
-	t.amount = fmt.Sprintf("%d percent, %s of %s", share, amount(e.Done, e.Unit), amount(e.Total, e.Unit))
+	unit := e.Unit
+	if _, ok := event.Bytes(unit); ok {
+		unit = "bytes" // what happens to them is said once
+	}
+	t.amount = fmt.Sprintf("%d percent, %s of %s", share, amount(e.Done, unit), amount(e.Total, e.Unit))
 	switch tenth := share / 10; {
 	case tenth < t.tenth: // another part of the stage begins
 		t.tenth = tenth
@@ -460,8 +464,8 @@ func (s *session) results() {
 }
 
 func amount(n int64, unit string) string {
-	if unit == "bytes" {
-		return headless.Bytes(n)
+	if what, ok := event.Bytes(unit); ok {
+		return strings.TrimSuffix(headless.Bytes(n)+" "+what, " ")
 	}
 	return strings.TrimSpace(fmt.Sprintf("%d %s", n, unit))
 }
