@@ -315,6 +315,29 @@ func (b *board) sentence(now time.Time) string {
 	return s + " · " + span(b.ended.Sub(b.began))
 }
 
+// short is the sentence in symbols.
+func (b *board) short(now time.Time) string {
+	n := b.tally()
+	working := 0
+	for _, p := range b.panes {
+		working += btoi(p.working() != nil)
+	}
+	s := fmt.Sprintf("%d/%d", n[done]+n[skipped]+n[failed], len(b.panes))
+	for _, part := range []struct {
+		n int
+		s state
+	}{{n[failed], failed}, {working, running}, {n[waiting] + n[running] - working, waiting}} {
+		if part.n > 0 {
+			s += fmt.Sprintf(" %s%d", part.s.symbol(), part.n)
+		}
+	}
+	s += " · " + span(now.Sub(b.began))
+	if b.left.known {
+		s += " · " + about(b.left.left) + " left"
+	}
+	return s
+}
+
 // verb is what was done with the targets that ended well.
 func (b *board) verb() string {
 	word := ""
@@ -373,4 +396,3 @@ func (p *pane) elapsed(now time.Time) time.Duration {
 	}
 	return p.took
 }
-

@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -52,14 +53,14 @@ func (p *pane) forecast(usual map[engine.Stage]engine.Usual, now time.Time) fore
 	left, measured := s.meter.left(now)
 	u, known := usual[engine.Stage(s.name)]
 	switch {
-	case measured && what == "": // all of the stage
+	case measured && s.name == string(engine.Fetch): // all of the stage
 		return forecast{basis: byRate, left: left}
 	case known && took <= u.Time+slack(u.Time):
 		return forecast{basis: byRuns, left: max(0, u.Time-took, left), usual: u}
 	case known:
 		return forecast{basis: longer, usual: u}
 	case measured:
-		return forecast{basis: byRate, left: left, part: what}
+		return forecast{basis: byRate, left: left, part: cmp.Or(what, "done")}
 	case !s.meter.deadline.IsZero():
 		return forecast{basis: atMost, left: max(0, s.meter.deadline.Sub(now))}
 	}
@@ -76,6 +77,13 @@ func (p *pane) rest(usual map[engine.Stage]engine.Usual, last int) (sum time.Dur
 		sum += u.Time
 	}
 	return sum, true
+}
+
+// placed reports whether the target has one of the places in which so many are worked on at once as were asked for: from
+// its download to its test.
+func (p *pane) placed() bool {
+	s := p.working()
+	return s != nil && s.name != string(engine.Resolve) && s.name != string(engine.Sign) && s.name != string(engine.Publish)
 }
 
 // eased is an estimate that does not jump: between two looks it goes down with the clock, and nears what is reckoned
@@ -106,7 +114,8 @@ func (b *board) forecast(now time.Time) {
 		return
 	}
 	last := b.last()
-	working, unknown, open := 0, 0, 0
+	working, unknown, held, open := 0, 0, 0, 0
+	var beside time.Duration
 	resolved := true // only then it is known what there is to do
 	var busy, queue []time.Duration
 	for _, p := range b.panes {
@@ -125,9 +134,7 @@ func (b *board) forecast(now time.Time) {
 		if p.working() != nil {
 			known = known && (f.basis == byRate && f.part == "" || f.basis == byRuns)
 			rest += f.left
-			if p.current > 0 {
-				working++
-			}
+			working += btoi(p.placed())
 		}
 		p.left.toward(rest, known, now)
 		open++
@@ -135,15 +142,18 @@ func (b *board) forecast(now time.Time) {
 		switch {
 		case !known:
 			unknown++
-		case p.working() != nil:
+			held += btoi(p.placed())
+		case p.placed():
 			busy = append(busy, rest)
+		case p.working() != nil:
+			beside = max(beside, rest)
 		default:
 			queue = append(queue, rest)
 		}
 	}
 	b.most = max(b.most, working)
 	// Whoever waits begins where a place gets free first.
-	places := append(make([]time.Duration, max(0, b.most-len(busy)-unknown)), busy...)
+	places := append(make([]time.Duration, max(0, b.most-len(busy)-held)), busy...)
 	if len(places) == 0 {
 		places = []time.Duration{0}
 	}
@@ -152,7 +162,7 @@ func (b *board) forecast(now time.Time) {
 		places[i] += d
 	}
 	b.atLeast = unknown > 0
-	b.left.toward(slices.Max(places), open > 0 && resolved && 2*unknown <= open && unknown < open, now)
+	b.left.toward(max(beside, slices.Max(places)), open > 0 && resolved && 2*unknown <= open && unknown < open, now)
 }
 
 // about is a remaining time as an estimate is said.
@@ -190,7 +200,7 @@ func (p *pane) says(now time.Time) []string {
 	case byRuns:
 		runs := "by the last run"
 		if f.usual.Runs > 1 {
-			runs = fmt.Sprintf("by %d earlier runs", f.usual.Runs)
+			runs = fmt.Sprintf("by %d runs", f.usual.Runs)
 		}
 		return []string{about(p.stageLeft.left) + " left " + runs, about(p.stageLeft.left) + " left", about(p.stageLeft.left)}
 	case longer:

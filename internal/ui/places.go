@@ -3,6 +3,8 @@ package ui
 import (
 	"slices"
 	"time"
+
+	"github.com/ContainerCraft/kmi-tui/internal/engine"
 )
 
 // What a pane in a grid needs at least; what it needs for a log that can be read, with lines of 76 cells and more; and the
@@ -83,7 +85,11 @@ func (b *board) arrange(w, h int, now, touched time.Time) (cols, list int) {
 		return c, 0
 	}
 	focus, most := b.panes[b.focus], most(n, w, h)
-	busy := func(p *pane) bool { return p.working() != nil }
+	// All are resolved at once, in a moment: that is no reason to change places.
+	busy := func(p *pane) bool {
+		s := p.working()
+		return s != nil && s.name != string(engine.Resolve)
+	}
 	// free reports whether another one may have a pane's place.
 	free := func(p *pane) bool { return !busy(p) && p != focus && !p.log.read() }
 	for len(pl.shown) > most { // the terminal is smaller
@@ -93,7 +99,8 @@ func (b *board) arrange(w, h int, now, touched time.Time) (cols, list int) {
 		}
 		pl.shown = slices.Delete(pl.shown, i, i+1)
 	}
-	reads, fresh := now.Sub(touched) < settled, len(pl.shown) == 0
+	past := now.Sub(touched) // a replay's clock goes back
+	reads, fresh := past >= 0 && past < settled, len(pl.shown) == 0
 	work := 0
 	for _, p := range b.panes {
 		if !busy(p) {

@@ -228,6 +228,9 @@ func (m *model) runLine(w int) string {
 		return st.state(s).of(s.symbol() + " run ended: " + b.sentence(m.clock))
 	}
 	text := "run: " + b.sentence(m.clock)
+	if w > 0 && width(text)+2 > w {
+		text = b.short(m.clock)
+	}
 	if b.cancelled {
 		return st.warn.of("cancelling: waiting for programs to end") + st.dim.of(" · "+text)
 	}

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -82,6 +83,9 @@ func flood(m *model, r *rand.Rand, n int) eventsMsg {
 	return events
 }
 
+// marks are those of what can be clicked, which no terminal gets to see.
+var marks = regexp.MustCompile("\x1b\\[[0-9]*z")
+
 // fits checks that a frame fits its terminal and has nothing in it that moves a cursor.
 func fits(t *testing.T, m *model, what string) {
 	t.Helper()
@@ -91,6 +95,9 @@ func fits(t *testing.T, m *model, what string) {
 	}
 	if frame == "" {
 		return
+	}
+	if marks.MatchString(frame) {
+		t.Fatalf("%s: there is a mark of the mouse in %q", what, frame)
 	}
 	lines := strings.Split(frame, "\n")
 	if len(lines) > m.h {
@@ -263,6 +270,13 @@ func TestMonkey(t *testing.T) {
 			}
 		case 4:
 			m.Update(tickMsg{})
+		case 5, 6, 7:
+			button := []tea.MouseButton{tea.MouseButtonLeft, tea.MouseButtonLeft, tea.MouseButtonWheelUp, tea.MouseButtonWheelDown, tea.MouseButtonRight}[r.IntN(5)]
+			x, y := r.IntN(220)-10, r.IntN(80)-10
+			said = append(said, fmt.Sprintf("click %d,%d", x, y))
+			for range 1 + r.IntN(2) {
+				m.Update(tea.MouseMsg{X: x, Y: y, Button: button, Action: tea.MouseActionPress})
+			}
 		}
 		fits(t, m, fmt.Sprintf("key %d, the last ones %q", i, said[max(0, len(said)-12):]))
 		if m.stopping {

@@ -1026,3 +1026,24 @@ func TestEntrypoint(t *testing.T) {
 		})
 	}
 }
+
+// Packing tells how many of the disk's bytes are behind it, in every form.
+func TestBuildTellsItsProgress(t *testing.T) {
+	for _, form := range Forms {
+		s := testSpec(t)
+		s.Layer, s.Work = form, t.TempDir()
+		var last, total int64
+		s.Told = func(done, all int64) {
+			if done < last || done > all {
+				t.Errorf("%s: %d of %d after %d", form, done, all, last)
+			}
+			last, total = done, all
+		}
+		if _, err := Build(s); err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Stat(s.DiskPath); err != nil || last != info.Size() || total != last {
+			t.Errorf("%s: %d of %d, %v", form, last, total, err)
+		}
+	}
+}
