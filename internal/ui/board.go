@@ -322,7 +322,7 @@ func (b *board) short(now time.Time) string {
 	for _, p := range b.panes {
 		working += btoi(p.working() != nil)
 	}
-	s := fmt.Sprintf("%d/%d", n[done]+n[skipped]+n[failed], len(b.panes))
+	s := fmt.Sprintf("run: %d of %d", n[done]+n[skipped]+n[failed], len(b.panes))
 	for _, part := range []struct {
 		n int
 		s state
