@@ -333,7 +333,7 @@ func (b *board) short(now time.Time) string {
 	}
 	s += " · " + span(now.Sub(b.began))
 	if b.left.known {
-		s += " · " + about(b.left.left) + " left"
+		s += " · " + about(b.left.left)
 	}
 	return s
 }
