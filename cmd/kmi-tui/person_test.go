@@ -372,7 +372,7 @@ func TestAPersonsMonday(t *testing.T) {
 		p.typed("clear; " + start + "; echo code $?")
 		p.wait("release chart")
 		p.press("M")
-		p.wait("the wheel scrolls")
+		p.wait("clicks and the wheel work here")
 		for _, pid := range p.children() {
 			_ = syscall.Kill(pid, s)
 		}

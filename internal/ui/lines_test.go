@@ -74,7 +74,7 @@ func TestCommandLinesAreCopied(t *testing.T) {
 	x.press("\x19")
 	x.wait("clipboard", "kmi-tui --batch --only almalinux")
 	x.press("esc", "?", "/", "select stable", "enter", "j", "y")
-	x.wait("--plan --level stable")
+	x.wait("(OSC 52): kmi-tui --batch --plan --level stable") // it is written beside the loop: its answer must not come after the next
 	x.press("/", "\x15", "wheel", "enter", "j", "y")
 	x.wait("mouse has no command line: it is about this terminal")
 }

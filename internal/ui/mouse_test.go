@@ -199,7 +199,9 @@ func TestMouseOnOthers(t *testing.T) {
 			scope.Logf("line of %s", target)
 		}
 	}
-	screen := x.until("list of three", func(s string) bool { return strings.Count(s, "fetch 2/7") == 4 && strings.Count(s, "64 fetch 2/7") == 3 })
+	screen := x.until("list of three", func(s string) bool {
+		return strings.Count(s, "fetch 2/7") == 4 && strings.Count(s, "64 fetch 2/7") == 3
+	})
 	x.press("M")
 	x.wait("clicks and the wheel work here")
 	for _, target := range []string{"debian:13/x86_64", "ubuntu:24.04/x86_64"} {
