@@ -2,8 +2,6 @@ package ui
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -295,6 +293,7 @@ func TestPlacesOfPanes(t *testing.T) {
 
 // The run's screens at usual sizes; -update rewrites them.
 func TestRunFrames(t *testing.T) {
+	var frames [][2]string
 	for _, x := range []struct{ w, h, n, jobs int }{{200, 60, 6, 6}, {200, 60, 12, 4}, {120, 40, 12, 3}, {80, 24, 1, 1}, {80, 24, 12, 2}, {40, 12, 5, 2}} {
 		c := courseOf(x.w, x.h, x.n)
 		for i := range x.n {
@@ -319,17 +318,9 @@ func TestRunFrames(t *testing.T) {
 			}
 			c.pass(1)
 		}
-		name := fmt.Sprintf("run-%d-%dx%d", x.n, x.w, x.h)
+		name := fmt.Sprintf("%d×%d, %d targets, %d at once", x.w, x.h, x.n, x.jobs)
 		fits(t, c.model, name)
-		file, got := filepath.Join("testdata", "frames", name+".txt"), shown(c.model, false)
-		if *update {
-			if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-				t.Fatal(err)
-			}
-			continue
-		}
-		if want, err := os.ReadFile(file); err != nil || got != string(want) {
-			t.Errorf("%s differs (-update rewrites it), %v:\n%s\nwant:\n%s", file, err, got, want)
-		}
+		frames = append(frames, [2]string{name, shown(c.model, false)})
 	}
+	golden(t, "runs", frames...)
 }

@@ -217,9 +217,21 @@ func (f *form) judged(p *engine.Promotion) {
 			case engine.Unproven:
 				p = st.warn
 			}
-			out = append(out, p.of(fit(fmt.Sprintf("%s %-8s", symbol, c.State), 10))+" "+st.strong.of(pad(c.ID, 14))+" "+fit(c.Text, max(0, w-27)))
-			for _, l := range wrap(clean(c.Evidence), max(10, w-27)) {
-				out = append(out, spaces(26)+st.dim.of(l))
+			out = append(out, p.of(fit(fmt.Sprintf("%s %-8s", symbol, c.State), 10))+" "+st.strong.of(pad(clean(c.ID), 14)))
+			beside := w >= 70 // the words have room there; else they are below
+			indent := 4
+			if beside {
+				indent = 26
+			}
+			for i, l := range wrap(clean(c.Text), max(10, w-indent)) {
+				if i == 0 && beside {
+					out[len(out)-1] += " " + l
+				} else {
+					out = append(out, spaces(indent)+l)
+				}
+			}
+			for _, l := range wrap(clean(c.Evidence), max(10, w-indent-1)) {
+				out = append(out, spaces(indent)+st.dim.of(l))
 			}
 		}
 		return append(append(out, ""), diffLines(p.Diff, w, st)...)

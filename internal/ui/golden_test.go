@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -140,62 +141,202 @@ func shown(m *model, colours bool) string {
 	return b.String()
 }
 
+// golden compares frames of one screen, by what they differ in, with the screen's file; -update rewrites it.
+func golden(t *testing.T, screen string, frames ...[2]string) {
+	t.Helper()
+	var b strings.Builder
+	for _, f := range frames {
+		fmt.Fprintf(&b, "== %s\n%s", f[0], f[1])
+	}
+	file := filepath.Join("testdata", "frames", screen+".txt")
+	if *update {
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.String() == string(want) {
+		return
+	}
+	old := map[string]string{}
+	for _, part := range strings.Split("\n"+string(want), "\n== ")[1:] {
+		what, frame, _ := strings.Cut(part, "\n")
+		old[what] = strings.TrimSuffix(frame, "\n")
+	}
+	for _, f := range frames {
+		if was := old[f[0]]; was != strings.TrimSuffix(f[1], "\n") {
+			t.Errorf("%s at %s (-update rewrites it):\n%s\nwant:\n%s", screen, f[0], f[1], was)
+		}
+	}
+	if !t.Failed() {
+		t.Errorf("%s: other frames than there are (-update rewrites it)", file)
+	}
+}
+
+// busy is a run of three targets that has come some way: one is done, one has failed, one is being tested.
+func busy(m *model) {
+	names := []string{"debian:13/x86_64", "ubuntu:26.04/x86_64", "debian:12/x86_64"}
+	m.Update(historyMsg{m.engine.(*script).past, nil})
+	m.startRun(engine.Selection{Only: names}, names)
+	begun := noon.Add(-4 * time.Minute)
+	m.board.began = begun
+	var events eventsMsg
+	for i, name := range names {
+		events = append(events, event.Event{Time: begun, Target: name, Kind: event.Started})
+		for n, s := range engine.Stages {
+			at := begun.Add(time.Duration(n*30) * time.Second)
+			e := event.Event{Time: at, Target: name, Stage: string(s), Kind: event.Started}
+			if s == engine.Sign && i != 0 {
+				break
+			}
+			events = append(events, e)
+			for k := range 40 {
+				e.Kind, e.Line = event.Log, fmt.Sprintf("%s step %d: Setting up libsomething%d:amd64 (1.2.%d-1+deb13u1) ...", s, k, k, i)
+				events = append(events, e)
+			}
+			e.Line, e.Time = "", at.Add(25*time.Second)
+			switch {
+			case s == engine.Test && i == 1:
+				e.Kind, e.Error, e.Remedy, e.Seconds = event.Failed, "the guest agent did not answer within 300 s", "look at the guest's console in the log", 25
+				events = append(events, e, event.Event{Time: e.Time, Target: name, Kind: event.Failed, Error: "test: " + e.Error, Remedy: e.Remedy, Seconds: 145})
+			case s == engine.Test && i == 2:
+				e.Kind, e.Done, e.Total, e.Unit = event.Progress, 3, 12, "checks"
+				events = append(events, e)
+			default:
+				e.Kind, e.Seconds = event.Finished, 25
+				events = append(events, e)
+			}
+		}
+		if i == 0 {
+			events = append(events, event.Event{Time: begun.Add(200 * time.Second), Target: name, Kind: event.Finished, Reason: "published", Seconds: 200})
+		}
+	}
+	m.Update(events)
+}
+
+// over is the same run, ended.
+func over(m *model) {
+	busy(m)
+	var sum engine.Summary
+	for i, p := range m.board.panes {
+		r := engine.Result{Target: p.target, State: event.Finished, Reason: "published", Seconds: 200, Image: "dir:images/debian@sha256:" + strings.Repeat("cd", 32), Tags: []string{"13", "13-20261123"}}
+		for n, s := range engine.Stages {
+			r.Stages = append(r.Stages, engine.StageTime{Stage: s, State: event.Finished, Seconds: 25, Log: "/cache/logs/20261123T100000-1/" + string(s) + ".log"})
+			if i == 1 && s == engine.Test {
+				r.State, r.Error, r.Remedy, r.Reason, r.Image, r.Tags = event.Failed, "test: the guest agent did not answer within 300 s", "look at the guest's console in the log", "", "", nil
+				r.Stages[n].State = event.Failed
+				break
+			}
+		}
+		if i == 2 {
+			r.State, r.Reason, r.Image = event.Skipped, "content 0123456789ab is published", ""
+		}
+		sum.Results = append(sum.Results, r)
+	}
+	m.Update(runMsg{m.board, sum, nil})
+}
+
+// plannedFor answers the plan that was asked for with what is known.
+func plannedFor(m *model, selected ...string) {
+	var plans []engine.Plan
+	for _, s := range selected {
+		plans = append(plans, m.engine.(*script).known[s].Plan)
+	}
+	m.Update(planMsg{m.plan, plans, nil})
+}
+
+var bothDebians = []string{"debian:13/x86_64", "debian:12/x86_64"}
+
+// promoted is a promotion of which not all is proven.
+func promoted(m *model) {
+	press(m, "/", "debian", "enter", "L")
+	f := m.form
+	f.asking = nil
+	p := &engine.Promotion{Flavor: "debian", From: catalog.Preview, To: catalog.Proposed, Criteria: []engine.Criterion{
+		{ID: "source", Text: "the upstream image or packages are verified", State: engine.Proven, Evidence: "13/x86_64: packages, signed by 4D64FEC119C2029067D6E791F8D2585B8783D481"},
+		{ID: "boots", Text: "the image boots on every architecture of its row, and what is demanded of a guest holds", State: engine.Against, Waivable: true, Evidence: "13/arm64 was never tested"},
+		{ID: "documented", Text: "its documentation says how it is used", State: engine.Unproven, Evidence: "nobody can see that from here"},
+		{ID: "maintained", Text: "somebody looks after it", State: engine.Stated, Evidence: "the cloud team does"},
+	}, Diff: "--- distros.toml\n+++ distros.toml\n@@ -41,7 +41,7 @@\n id             = \"debian\"\n name           = \"Debian\"\n-level          = \"preview\"\n+level          = \"proposed\"\n home           = \"https://www.debian.org\"\n"}
+	m.Update(formMsg{f, func(*model) tea.Cmd { f.judged(p); return nil }, nil})
+}
+
 // The console's screens, on terminals of usual sizes and in every theme. -update rewrites the files.
 func TestFrames(t *testing.T) {
-	sizes := map[string][2]int{"40x12": {40, 12}, "80x24": {80, 24}, "120x40": {120, 40}, "200x60": {200, 60}}
-	type frame struct {
-		name, size string
-		look       Appearance
-		to         func(m *model)
-		colours    bool
-	}
-	still := func(*model) {}
+	sizes := [][2]int{{40, 12}, {80, 24}, {120, 40}, {200, 60}}
 	matrix := func(m *model) {
 		press(m, "j", "j", "j", "j", "j", "v")
 		m.Update(historyMsg{m.engine.(*script).past, nil})
 	}
-	details := func(m *model) {
-		press(m, "/", "debian", "enter", "i")
-		m.Update(imageMsg{"debian:13/x86_64", m.engine.(*script).images["debian:13/x86_64"], nil})
-		press(m, "G", "k", "k")
-	}
-	var frames []frame
-	for size := range sizes {
-		frames = append(frames, frame{"chart", size, Appearance{}, still, false}, frame{"matrix", size, Appearance{}, matrix, false}, frame{"details", size, Appearance{}, details, false})
-	}
-	for _, name := range Themes() {
-		frames = append(frames, frame{"theme-" + name, "80x24", Appearance{Theme: name, Colours: 1 << 24}, func(m *model) { press(m, "n", "n") }, true})
-	}
-	frames = append(frames,
-		frame{"ascii", "80x24", Appearance{ASCII: true}, func(m *model) { press(m, "/", "debian", "enter", "right", "v") }, false},
-		frame{"trouble", "80x24", Appearance{}, func(m *model) { press(m, "s", "n", "right") }, false},
-		frame{"cell", "80x24", Appearance{}, func(m *model) {
+	screens := []struct {
+		name   string
+		to     func(m *model)
+		themes bool // it is seen in every theme, too
+	}{
+		{"chart", func(m *model) { press(m, "n", "n") }, true},
+		{"trouble", func(m *model) { press(m, "s", "n", "right") }, false},
+		{"matrix", matrix, true},
+		{"cell", func(m *model) {
 			press(m, "/", "ubuntu", "enter")
 			matrix(m)
 			press(m, "l", "l", "l", "l", "enter")
 		}, false},
-	)
-	for _, f := range frames {
-		m := inWeeks(f.look, sizes[f.size][0], sizes[f.size][1])
-		f.to(m)
-		fits(t, m, f.name+" "+f.size)
-		got := shown(m, f.colours)
-		file := filepath.Join("testdata", "frames", f.name+"-"+f.size+".txt")
-		if *update {
-			if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-				t.Fatal(err)
+		{"details", func(m *model) {
+			press(m, "/", "debian", "enter", "i")
+			m.Update(imageMsg{"debian:13/x86_64", m.engine.(*script).images["debian:13/x86_64"], nil})
+			press(m, "G", "k", "k")
+		}, false},
+		{"plan", func(m *model) { press(m, "/", "debian", "enter", "space", "p"); plannedFor(m, bothDebians...) }, true},
+		{"question", func(m *model) { press(m, "/", "debian", "enter", "space", "b"); plannedFor(m, bothDebians...) }, true},
+		{"question-public", func(m *model) {
+			m.engine.(*script).destination = "quay.example/containercraft"
+			press(m, "/", "debian", "enter", "space", "b")
+			plannedFor(m, bothDebians...)
+		}, false},
+		{"run", busy, true},
+		{"log", func(m *model) { busy(m); press(m, "tab", "z", "/", "step 3:", "enter", "w", "t") }, true},
+		{"cancel", func(m *model) { busy(m); press(m, "x") }, false},
+		{"summary", over, true},
+		{"retry", func(m *model) { over(m); press(m, "A") }, false},
+		{"not-started", func(m *model) {
+			busy(m)
+			m.Update(runMsg{m.board, engine.Summary{}, event.WithRemedy(errors.New("another run of this cache is under way (process 4711)"), "wait for it, or name another --cache")})
+		}, false},
+		{"promotion-question", func(m *model) { press(m, "/", "debian", "enter", "L") }, false},
+		{"promotion", promoted, true},
+		{"help", func(m *model) { press(m, "?") }, false},
+		{"palette", func(m *model) { press(m, ":", "stage") }, true},
+		{"messages", func(m *model) {
+			m.Update(eventsMsg{{Time: noon, Kind: event.Log, Line: "a signing key pair was generated for you: /home/me/.config/kmi-tui/cosign.key signs"}})
+			m.say(bad, "the registry cannot be asked: no route to quay.example")
+			over(m)
+			press(m, "m")
+		}, false},
+	}
+	for _, screen := range screens {
+		var frames [][2]string
+		add := func(what string, look Appearance, size [2]int) {
+			m := inWeeks(look, size[0], size[1])
+			screen.to(m)
+			fits(t, m, screen.name+" "+what)
+			frames = append(frames, [2]string{what, shown(m, look.Colours > 0)})
+		}
+		for _, size := range sizes {
+			add(fmt.Sprintf("%d×%d", size[0], size[1]), Appearance{}, size)
+		}
+		add("80×24, ASCII", Appearance{ASCII: true}, [2]int{80, 24})
+		for _, name := range Themes() {
+			if screen.themes {
+				add("80×24, "+name, Appearance{Theme: name, Colours: 1 << 24}, [2]int{80, 24})
 			}
-			if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-				t.Fatal(err)
-			}
-			continue
 		}
-		want, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got != string(want) {
-			t.Errorf("%s differs (-update rewrites it):\n%s\nwant:\n%s", file, got, want)
-		}
+		golden(t, screen.name, frames...)
 	}
 }

@@ -38,6 +38,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	time.Local = time.UTC // what the screens show of the time is compared
 	os.Exit(m.Run())
 }
 

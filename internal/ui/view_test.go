@@ -176,7 +176,7 @@ var views = []struct {
 		runOf(m, 2)
 		m.Update(runMsg{m.board, engine.Summary{}, event.WithRemedy(errors.New(strings.Repeat("cannot ", 50)), "install it")})
 	}},
-	{"messages", func(m *model) { press(m, "q2x", "m") }},
+	{"messages", func(m *model) { m.say(bad, strings.Repeat("世界 ", 50)); press(m, "m") }},
 	{"help", func(m *model) { press(m, "?") }},
 	{"palette", func(m *model) { press(m, ":", "s") }},
 }

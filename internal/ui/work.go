@@ -104,12 +104,13 @@ func (m *model) askRetry() tea.Cmd {
 	names := m.failures()
 	var lines []string
 	for _, name := range names {
-		line, p := name, m.board.byTarget[name]
+		line, p, stage := name, m.board.byTarget[name], ""
 		if p.current >= 0 {
-			line += " · " + p.stages[p.current].name
+			stage = p.stages[p.current].name
+			line += " · " + stage
 		}
 		if len(p.fault) > 0 {
-			line += " · " + p.fault[0]
+			line += " · " + strings.TrimPrefix(p.fault[0], stage+": ")
 		}
 		lines = append(lines, line)
 	}
