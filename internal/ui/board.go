@@ -169,8 +169,8 @@ func (p *pane) stage(e *event.Event) {
 		p.log.buf.line(e, clean(e.Line))
 	default:
 		s.state, s.reason, s.took = stateOf(e.Kind), clean(e.Reason), seconds(e.Seconds)
-		if e.LogFile != "" {
-			s.log = clean(e.LogFile)
+		s.log = clean(e.LogFile)
+		if s.log != "" || s.state == failed { // a stage that failed without a word has none
 			p.logFile = s.log
 		}
 		line := fmt.Sprintf("%s %s: %s", s.state.symbol(), s.name, s.state.word())
@@ -243,7 +243,7 @@ func (b *board) finish(s engine.Summary, err error, now time.Time) {
 			}
 			st := &p.stages[i]
 			st.state, st.reason, st.took, st.log = stateOf(t.State), clean(t.Reason), seconds(t.Seconds), clean(t.Log)
-			if st.log != "" {
+			if st.log != "" || st.state == failed {
 				p.logFile = st.log
 			}
 		}

@@ -411,3 +411,21 @@ func BenchmarkLogOfAMillionLines(b *testing.B) {
 		}
 	})
 }
+
+// A stage that failed before it said a word has no log: nobody is sent to that of the stage before.
+func TestFailedWithoutALog(t *testing.T) {
+	m := modelOf(newScript())
+	runOf(m, 1)
+	p := m.board.panes[0]
+	m.Update(eventsMsg{
+		{Time: noon, Target: p.target, Stage: "fetch", Kind: event.Finished, LogFile: "/cache/logs/1/fetch.log"},
+		{Time: noon, Target: p.target, Stage: "customise", Kind: event.Started},
+	})
+	if got := m.logPath(p); got != "/cache/logs/1/fetch.log" {
+		t.Errorf("it is in %s", got)
+	}
+	m.Update(eventsMsg{{Time: noon, Target: p.target, Stage: "customise", Kind: event.Failed, Error: "no"}})
+	if got := m.logPath(p); got != m.engine.Logs() {
+		t.Errorf("it is in %s", got)
+	}
+}
