@@ -37,16 +37,20 @@ func Block(readme []byte, flavor string) (from, to int, ok bool) {
 	return from, to, from >= 0 && to >= from
 }
 
-// SetBlock returns the README with a flavor's Try Me between its marks and every other byte as it was. The first of a
+// SetBlock returns the README with a flavor's Try Me between its marks, with the line ends that the file has, and every
+// other byte as it was. The first of a
 // flavor goes to the end of the section Try Me, the first of all into a new one at the end of the file. Marks that are
-// there and do not make a block are an error.
+// there and do not make a block are an error, and so are marks in the text.
 func SetBlock(readme []byte, flavor, text string) ([]byte, error) {
 	begin, end := tryMarks(flavor)
 	ending := "\n"
 	if bytes.Contains(readme, []byte("\r\n")) {
 		ending = "\r\n"
 	}
-	text = strings.ReplaceAll(strings.TrimRight(text, "\n")+"\n", "\n", ending)
+	text = strings.ReplaceAll(strings.TrimRight(strings.ReplaceAll(text, "\r", ""), "\n")+"\n", "\n", ending)
+	if strings.Contains(text, begin) || strings.Contains(text, end) {
+		return nil, fmt.Errorf("the text has %s or %s in it: the next one to write would not find its end", begin, end)
+	}
 	if from, to, ok := Block(readme, flavor); ok {
 		return bytes.Join([][]byte{readme[:from], []byte(text), readme[to:]}, nil), nil
 	}
