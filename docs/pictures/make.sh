@@ -30,7 +30,8 @@ await() {
 
 # picture NAME: what is on the screen
 picture() {
-    tmux capture-pane -pe >"$work/$1.ansi"
+    # freeze knows neither the default colour nor faint.
+    tmux capture-pane -pe | sed -E 's/\x1b\[2m\x1b\[39m/\x1b[0m\x1b[38;5;245m/g; s/\x1b\[39m/\x1b[0m/g; s/\x1b\[49m//g; s/\x1b\[2m/\x1b[0m\x1b[38;5;245m/g' >"$work/$1.ansi"
     freeze "$work/$1.ansi" --language ansi --font.family monospace --font.file '' --padding 12 --output "$out/$1.svg" >/dev/null
     echo "docs/pictures/$1.svg"
 }
@@ -50,7 +51,7 @@ await 'VirtualMachine'
 picture tryme
 
 show "./kmi-tui replay docs/pictures/release.ndjson --speed 32"
-await 'of 12 checks'
+await "4 of 12 checks"
 tmux send-keys P
 await 'paused'
 picture run

@@ -50,6 +50,7 @@ type row struct {
 type target struct {
 	id, label   string // "debian:13/x86_64", "13/x86_64"
 	unsupported string
+	ran         bool // in the run that is shown, whatever can be built now
 	selected    bool
 	state       state
 	note        string
@@ -167,7 +168,7 @@ func (c *chart) update(targets []engine.Target) {
 			if tt == nil {
 				tt = &target{id: id, label: strings.TrimPrefix(id, r.id+":")}
 			}
-			if tt.unsupported = clean(t.Unsupported); tt.unsupported != "" {
+			if tt.unsupported = clean(t.Unsupported); tt.unsupported != "" && !tt.ran {
 				tt.state = unsupported
 			}
 			r.targets = append(r.targets, tt)
@@ -250,14 +251,19 @@ func (r *row) state() (worst state, label string) {
 	if len(r.mistakes) > 0 {
 		return failed, r.mistakes[0]
 	}
-	able := r.buildable()
-	if len(able) == 0 {
+	var known []*target
+	for _, t := range r.targets {
+		if t.unsupported == "" || t.ran {
+			known = append(known, t)
+		}
+	}
+	if len(known) == 0 {
 		return r.found()
 	}
-	return worstOf(able)
+	return worstOf(known)
 }
 
-// worstOf is the state of several targets that can be built.
+// worstOf is the state of several targets that can be built, or were.
 func worstOf(able []*target) (worst state, label string) {
 	n := map[state]int{}
 	first := map[state]*target{}
@@ -281,7 +287,7 @@ func worstOf(able []*target) (worst state, label string) {
 
 // shown is the state as it is shown: what is ready may be stale.
 func (t *target) shown() state {
-	if t.unsupported != "" {
+	if t.unsupported != "" && !t.ran {
 		if t.broken() {
 			return failed
 		}
@@ -303,7 +309,7 @@ func (t *target) word() string {
 	switch {
 	case t.broken():
 		return t.plan.reason
-	case t.unsupported != "":
+	case t.unsupported != "" && !t.ran:
 		return t.unsupported
 	case t.state == done:
 		return doneWord(t.note)
@@ -433,13 +439,22 @@ func (l line) able() (list []*target) {
 
 // reason says why nothing of the line can be built.
 func (l line) reason() string {
+	cannot := func(t *target) string {
+		if t.ran && t.unsupported != "" {
+			return t.unsupported
+		}
+		return t.word()
+	}
 	if l.target != nil {
-		return l.target.id + ": " + l.target.word()
+		return l.target.id + ": " + cannot(l.target)
 	}
 	if l.release != "" {
-		return l.row.id + ":" + l.release + ": " + l.targets()[0].word()
+		return l.row.id + ":" + l.release + ": " + cannot(l.targets()[0])
 	}
 	_, label := l.row.state()
+	if len(l.row.mistakes) == 0 && len(l.row.buildable()) == 0 {
+		_, label = l.row.found()
+	}
 	return l.row.name + ": " + label
 }
 
@@ -559,7 +574,8 @@ func (c *chart) show(b *board) {
 	for _, r := range c.rows {
 		for _, t := range r.targets {
 			p := b.byTarget[t.id]
-			if p == nil || t.unsupported != "" {
+			t.ran = p != nil && !p.idle
+			if p == nil || t.unsupported != "" && !t.ran {
 				continue
 			}
 			t.state, t.note, t.took = p.state, p.note, p.took

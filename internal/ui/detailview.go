@@ -202,7 +202,8 @@ func (m *model) detailFields(l line) (out []field) {
 	for i, text := range r.mistakes {
 		out = append(out, field{name: fmt.Sprintf("mistake %d", i+1), value: text, state: failed, coloured: true})
 	}
-	if r.reason != "" && len(r.mistakes) == 0 {
+	ran := slices.ContainsFunc(r.targets, func(t *target) bool { return t.ran })
+	if r.reason != "" && len(r.mistakes) == 0 && !ran {
 		s, _ := r.found()
 		out = append(out, field{name: "state", value: r.reason, state: s, coloured: true})
 	}

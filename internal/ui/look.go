@@ -187,7 +187,7 @@ func (t *target) judge() {
 
 // broken reports whether the last look could not decide about a target that cannot be built anyway.
 func (t *target) broken() bool {
-	return t.unsupported != "" && t.plan != nil && t.plan.action == engine.Fail
+	return t.unsupported != "" && !t.ran && t.plan != nil && t.plan.action == engine.Fail
 }
 
 // found is the state of a row of which nothing can be built.

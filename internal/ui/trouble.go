@@ -126,9 +126,12 @@ func (m *model) needs() string {
 	default:
 		parts = append(parts, st.good.of(done.symbol()+" nothing needs you"))
 	}
-	if m.looking() {
+	switch {
+	case m.looking():
 		parts = append(parts, st.active.of(running.symbol()+" asking upstreams"))
-	} else if len(parts) == 0 {
+	case m.replay != nil:
+		parts = append(parts, st.dim.of("a recording: nothing else is known here"))
+	case len(parts) == 0:
 		parts = append(parts, st.dim.of("nobody has looked yet: u asks upstreams and registry"))
 	}
 	return strings.Join(parts, st.dim.of(" · "))
