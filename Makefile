@@ -11,9 +11,10 @@ TEST := $(HOST) docker-registry busybox-static tmux git ca-certificates xfsprogs
 GUEST := $(TEST) policycoreutils attr
 BENCH := $(TEST) guestfs-tools curl xz-utils
 # QEMU's other firmwares, sounds and desktops are recommendations that nothing here uses.
-install = missing=$$(dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(1) 2>/dev/null | awk '$$2 == "installed" {print $$1}' | sort | comm -13 - <(printf '%s\n' $(1) | sort)); \
+# dpkg-query fails as soon as one package is unknown to it, which on a new machine is the rule: then it is to be installed.
+install = missing=$$({ dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(1) 2>/dev/null || true; } | awk '$$2 == "installed" {print $$1}' | sort | comm -13 - <(printf '%s\n' $(1) | sort)); \
 	if [ -n "$$missing" ]; then echo "installing:" $$missing; $(SUDO) apt-get -qq update; \
-	DEBIAN_FRONTEND=noninteractive $(SUDO) --preserve-env=DEBIAN_FRONTEND apt-get -qq install -y --no-install-recommends $$missing >/dev/null; fi
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $$missing >/dev/null; fi
 
 .PHONY: pictures all build host quickstart test short install-test plain guest-test bench clean
 all: build
