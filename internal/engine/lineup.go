@@ -158,34 +158,45 @@ func (e *Engine) targets(l lineup, selectors []selector) (targets []Target, othe
 	return targets, others
 }
 
-// end says where the way of a target ends before it is published, and why.
-func (e *Engine) end(t Target) (last Stage, why string) {
-	o := t.Flavor.Origin
-	switch {
+// undescribed says where the way of a target ends because the catalogue tells no more of it, and why; on any machine.
+func undescribed(t Target) (last Stage, why string) {
+	switch o := t.Flavor.Origin; {
 	case o.Kind == "image" && o.Customise == nil:
 		return Fetch, "not supported yet: how its disk is customised is not described"
 	case o.Kind == "installer" && o.Install != "":
 		return Fetch, "not supported yet: its unattended installation (" + o.Install + ") was never run against the real installer"
 	case o.Kind == "installer":
 		return Fetch, "not supported yet: no unattended installation from upstream's " + o.Format + " is described"
-	case o.Kind == "image":
+	case o.Kind == "packages" && o.Boot[t.Arch].Kernel == "":
+		return Fetch, fmt.Sprintf("not supported yet: no boot loader is described for %s", t.Arch)
+	case len(o.Boot[t.Arch].Firmware) == 0:
+		return Pack, fmt.Sprintf("not supported yet: its boot test on %s is not described", t.Arch)
+	}
+	return "", ""
+}
+
+// end says where the way of a target ends before it is published, and why: by the catalogue, by what this machine can, or
+// by its licence.
+func (e *Engine) end(t Target) (last Stage, why string) {
+	last, why = undescribed(t)
+	if last == Fetch {
+		return last, why
+	}
+	if o := t.Flavor.Origin; o.Kind == "image" {
 		// Whether the signature holds shows when it is asked for; that there is one is known.
 		if _, _, err := e.host.Choose(context.Background(), o, t.Release, t.Arch, o.Signature != nil, false); err != nil {
 			return Fetch, "not possible on this machine: " + err.Error()
 		}
-		if len(o.Boot[t.Arch].Firmware) == 0 {
-			return Pack, fmt.Sprintf("not supported yet: its boot test on %s is not described", t.Arch)
+	} else if err := customise.Runs(t.Arch); err != nil {
+		cause, remedy := explain(err)
+		return Fetch, fmt.Sprintf("not possible on this machine: %s (%s)", cause, remedy)
+	}
+	if why == "" {
+		if why = e.refusal(t.Flavor); why != "" {
+			last = Sign
 		}
-	case o.Boot[t.Arch].Kernel == "":
-		return Fetch, fmt.Sprintf("not supported yet: no boot loader is described for %s", t.Arch)
-	case customise.Runs(t.Arch) != nil:
-		why, remedy := explain(customise.Runs(t.Arch))
-		return Fetch, fmt.Sprintf("not possible on this machine: %s (%s)", why, remedy)
 	}
-	if why := e.refusal(t.Flavor); why != "" {
-		return Sign, why
-	}
-	return "", ""
+	return last, why
 }
 
 // refusal says why a flavor's licence keeps it from where this engine publishes; "" if it does not.
