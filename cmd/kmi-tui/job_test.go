@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -34,6 +35,16 @@ import (
 	"github.com/ContainerCraft/kmi-tui/internal/engine"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 )
+
+// crowd is how many times longer work may take that keeps every processor busy, because others of this machine work, too:
+// runnable processes of the last minute, three for each two processors being our own.
+func crowd() float64 {
+	var load float64
+	if data, err := os.ReadFile("/proc/loadavg"); err == nil {
+		_, _ = fmt.Sscan(string(data), &load)
+	}
+	return max(1, load/float64(runtime.NumCPU())/1.5)
+}
 
 // The main job on real guests: built from the distribution's archive, booted, signed, published, verified. Minutes, so
 // these are left out by -short. One user goes through it all, as far as possible with one cache.
@@ -125,8 +136,8 @@ func TestTheMainJob(t *testing.T) {
 			t.Errorf("%s: %s, want %s", stage, stages[stage].Kind, kind)
 		}
 	}
-	if s := stages["test"].Seconds; s > 180 {
-		t.Errorf("the boot test took %.0f s, want at most 180", s)
+	if s, most := stages["test"].Seconds, 180*crowd(); s > most {
+		t.Errorf("the boot test took %.0f s, want at most %.0f", s, most)
 	}
 	config := filepath.Join(u.home, ".config/kmi-tui")
 	if info, err := os.Stat(filepath.Join(config, "cosign.key")); err != nil || info.Mode().Perm() != 0o600 {
