@@ -1337,6 +1337,87 @@ func TestAtOnce(t *testing.T) {
 	}
 }
 
+// Two publishers on two machines: the registry keeps nobody out. However their requests fall between each other, the tags
+// that move end at one index, and whoever lost is told.
+func TestTwoMachines(t *testing.T) {
+	ctx := context.Background()
+	images := [2]made{makeImage(t, catalog.X86_64, "first", 1000, "yes"), makeImage(t, catalog.X86_64, "second", 1000, "yes")}
+	tag := func(name string) func(r *http.Request) bool {
+		return func(r *http.Request) bool {
+			return r.Method == http.MethodPut && strings.HasSuffix(r.URL.Path, "/manifests/"+name)
+		}
+	}
+	for what, c := range map[string]struct {
+		before func(r *http.Request) bool // of the first one's requests, at which the second one publishes
+		wins   int
+		lost   bool // the first one is told that it lost
+	}{
+		"before any tag":           {tag("1"), 0, false},
+		"between the tags":         {tag("latest"), 1, true},
+		"between the tags' checks": {method(http.MethodHead, "/manifests/latest"), 1, true},
+		"before the fixed tag":     {tag("1-1"), 1, true},
+	} {
+		t.Run(what, func(t *testing.T) {
+			f := newFaulty(t)
+			r := [2]Repository{open(t, f.host+"/kmi", Options{}), open(t, f.host+"/kmi", Options{})}
+			publishAll(t, r[0], "1-0", makeImage(t, catalog.X86_64, "old", 1000, "yes"))
+			var rel [2]Release
+			for i := range rel {
+				var err error
+				if rel[i], err = prepare(ctx, r[i], signers()[0], images[i]); err != nil {
+					t.Fatal(err)
+				}
+				rel[i].Fixed = []string{fmt.Sprint("1-", i+1)}
+			}
+			f.set(func(w http.ResponseWriter, q *http.Request, next http.Handler) {
+				// The second check of the first one comes after its tags have moved.
+				if c.before(q) && (q.Method != http.MethodHead || at(t, r[1], "1")[0] == digest(t, rel[0].Index).String()) {
+					f.set(nil)
+					if _, err := Publish(ctx, r[1], rel[1], nil); err != nil {
+						t.Error(err)
+					}
+				}
+				next.ServeHTTP(w, q)
+			})
+			_, err := Publish(ctx, r[0], rel[0], nil)
+			if errors.Is(err, ErrOvertaken) != c.lost || err != nil && !c.lost {
+				t.Error(err)
+			} else if c.lost {
+				tells(t, err, "tag 1: it points at "+digest(t, rel[1].Index).String(), "run again")
+			}
+			want := digest(t, rel[c.wins].Index).String()
+			if found := at(t, r[0], "1", "latest"); !slices.Equal(found, []string{want, want}) {
+				t.Errorf("%v, want %s", found, want)
+			}
+		})
+	}
+	// Many times at once.
+	f := newFaulty(t)
+	for round := range 8 {
+		var wg sync.WaitGroup
+		var lost atomic.Int32
+		for i := range images {
+			wg.Go(func() {
+				r := open(t, f.host+"/kmi", Options{})
+				rel, err := prepare(ctx, r, signers()[0], makeImage(t, catalog.X86_64, fmt.Sprint(round, i), 1000, "yes"))
+				if err == nil {
+					_, err = Publish(ctx, r, rel, nil)
+				}
+				if errors.Is(err, ErrOvertaken) {
+					lost.Add(1)
+				} else if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		found := at(t, open(t, f.host+"/kmi", Options{}), "1", "latest")
+		if found[0] == "" || found[0] != found[1] || lost.Load() > 1 {
+			t.Errorf("round %d: %v, %d lost", round, found, lost.Load())
+		}
+	}
+}
+
 // TestPublisherProcess is a process that publishes images of one architecture into a folder, for TestProcesses.
 func TestPublisherProcess(t *testing.T) {
 	ref, arch := os.Getenv("KMI_TEST_REGISTRY"), catalog.Arch(os.Getenv("KMI_TEST_ARCH"))

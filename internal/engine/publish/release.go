@@ -576,17 +576,49 @@ func (p *publication) tag(ctx context.Context) ([]string, error) {
 	if err := p.r.Tag(ctx, p.digest, tags...); err != nil {
 		return nil, p.back(ctx, err, old)
 	}
-	for _, tag := range tags { // as a user finds it
-		d, err := p.r.Head(ctx, tag)
-		if err == nil && d.Digest != p.digest {
-			err = fmt.Errorf("it points at %s: %w", d.Digest, ErrOvertaken)
-		}
-		if err != nil {
-			return nil, &TagError{Digest: p.digest, Moved: tags, Tag: tag, Err: err}
-		}
+	if err := p.settle(ctx, tags); err != nil {
+		return nil, err
+	}
+	for _, tag := range tags {
 		p.scope.Logf("%s:%s is %s now", p.r, tag, p.digest)
 	}
 	return all, nil
+}
+
+// settle looks at tags that were moved as a user finds them. A registry keeps nobody out: somebody else may have moved
+// some of them meanwhile. What the first moving tag points at then decides for the others, for whoever comes last sees
+// that the same way: the tags do not stay divided between two publications.
+func (p *publication) settle(ctx context.Context, tags []string) error {
+	for range 4 {
+		at := map[string]v1.Hash{}
+		for _, tag := range slices.Concat(p.Moving, tags) {
+			if _, known := at[tag]; known {
+				continue
+			}
+			d, err := p.r.Head(ctx, tag)
+			if err != nil {
+				return &TagError{Digest: p.digest, Moved: tags, Tag: tag, Err: err}
+			}
+			at[tag] = d.Digest
+		}
+		first := p.Moving[0]
+		divided := slices.DeleteFunc(slices.Clone(p.Moving), func(tag string) bool { return at[tag] == at[first] })
+		if len(divided) > 0 {
+			p.scope.Logf("somebody else publishes into %s: %s follow %s to %s", p.r, strings.Join(divided, ", "), first, at[first])
+			if err := p.r.Tag(ctx, at[first], divided...); err != nil {
+				return err
+			}
+			continue
+		}
+		for _, tag := range append([]string{first}, tags...) {
+			if at[tag] != p.digest {
+				err := &TagError{Digest: p.digest, Tag: tag, Err: fmt.Errorf("it points at %s: %w", at[tag], ErrOvertaken)}
+				return event.WithRemedy(err, "run again: what is done stays done, and the new index takes that in")
+			}
+		}
+		return nil
+	}
+	return event.WithRemedy(&TagError{Digest: p.digest, Tag: p.Moving[0], Err: ErrOvertaken}, "run again when the others are through")
 }
 
 // free finds the fixed tag to use: the one asked for if it is free or points at the index already, else the first of
