@@ -31,8 +31,8 @@ import (
 const Scratch = "scratch"
 
 // Base finds a base image for an architecture: a reference HOST/REPOSITORY[:TAG|@DIGEST], dir:PATH[:TAG] for an OCI image
-// layout, or Scratch, whose image is nil. Credentials come from the keychains in their order; without any, from where
-// docker and podman keep them. It returns the image, whose layers are read when they are used, and how metadata names
+// layout, or Scratch, whose image is nil. Credentials come from the keychains in their order; without any, from
+// Keychain. It returns the image, whose layers are read when they are used, and how metadata names
 // it, by digest: HOST/REPOSITORY@DIGEST, or only DIGEST where it comes from a layout. Errors say what to do about them.
 func Base(ctx context.Context, ref string, arch catalog.Arch, keychains ...authn.Keychain) (v1.Image, string, error) {
 	if ref == Scratch {
@@ -68,7 +68,7 @@ func base(ctx context.Context, ref string, platform v1.Platform, keychains []aut
 			return nil, "", event.WithRemedy(err, "write --base HOST/REPOSITORY:TAG, dir:PATH, scratch or built")
 		}
 		if len(keychains) == 0 {
-			keychains = []authn.Keychain{authn.DefaultKeychain}
+			keychains = []authn.Keychain{Keychain}
 		}
 		// What is named by its digest cannot be changed on the way.
 		transport := newGuarded(0)

@@ -129,7 +129,7 @@ func newManifest(raw []byte, mt types.MediaType, want v1.Hash) (*Manifest, error
 // Options say how a registry is reached.
 type Options struct {
 	Insecure bool           // plain http also where the host is not loopback
-	Keychain authn.Keychain // nil: where docker and podman keep credentials
+	Keychain authn.Keychain // nil: container.Keychain
 	Limits   Limits         // what the registry takes: Push refuses more before it asks or sends anything
 	// Tries is how often a request is tried that failed for a passing reason (429, 5xx, a broken connection); 0 means 4.
 	Tries int
@@ -177,7 +177,7 @@ func Open(ref string, o Options) (Registry, error) {
 		return nil, event.WithRemedy(fmt.Errorf("%q does not name a registry: %w", ref, err), remedy)
 	}
 	if o.Keychain == nil {
-		o.Keychain = authn.DefaultKeychain
+		o.Keychain = container.Keychain
 	}
 	if o.Tries == 0 {
 		o.Tries = 4
