@@ -84,6 +84,11 @@ func base(ctx context.Context, ref string, platform v1.Platform, keychains []aut
 		}
 		named = r.Context().Name() + "@"
 	}
+	if m, err := img.Manifest(); err != nil {
+		return nil, "", err
+	} else if m.Config.Size > maxConfig { // the library reads all of it into memory
+		return nil, "", fmt.Errorf("a configuration of %d bytes: more than %d are not accepted", m.Config.Size, maxConfig)
+	}
 	file, err := img.ConfigFile()
 	if err != nil {
 		return nil, "", err
@@ -153,6 +158,9 @@ const (
 	maxBase  = 64 << 20 // bytes, all files together
 	maxFiles = 10000
 )
+
+// maxConfig is the size in bytes of the largest configuration that is accepted of a base image; publish has the same.
+const maxConfig = 4 << 20
 
 // FromFiles makes a base image of the tar archives that packages unpack to, and of symbolic links (path → target). Names
 // may begin with "./" or "/" in links, and with "./" in archives. Archives are read as hostile: anything but folders,
@@ -356,7 +364,34 @@ func (g *guarded) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.URL.Scheme != "https" && !g.insecure && !Loopback(r.URL.Hostname()) && (!g.public || r.Header.Get("Authorization") != "") {
 		return nil, ErrPlain
 	}
-	return g.next.RoundTrip(r)
+	resp, err := g.next.RoundTrip(r)
+	if err == nil && (resp.StatusCode >= 300 || short(r)) {
+		resp.Body = &limited{ReadCloser: resp.Body, left: maxAnswer}
+	}
+	return resp, err
+}
+
+// maxAnswer bounds in bytes what a registry may answer that is no blob. Manifests have at most 4 MiB, and lists come in pages.
+const maxAnswer = 16 << 20
+
+// short says whether a request is one of those that the library reads to their end, or into memory, whatever comes.
+func short(r *http.Request) bool {
+	return strings.HasSuffix(r.URL.Path, "/v2/") || strings.HasSuffix(r.URL.Path, "/tags/list") || strings.Contains(r.URL.Path, "/manifests/")
+}
+
+// limited is an answer that ends in an error when it is too long.
+type limited struct {
+	io.ReadCloser
+	left int64
+}
+
+func (l *limited) Read(p []byte) (int, error) {
+	if l.left <= 0 {
+		return 0, errors.Join(fmt.Errorf("the answer has more than %d bytes", maxAnswer), l.Close()) // the library does not close what it cannot read
+	}
+	n, err := l.ReadCloser.Read(p[:min(int64(len(p)), l.left)])
+	l.left -= int64(n)
+	return n, err
 }
 
 // Loopback says whether a host (without port) is this machine, by its name or address alone.

@@ -883,6 +883,25 @@ func TestBase(t *testing.T) {
 	}
 }
 
+// A base image whose configuration claims a size that nobody has memory for is refused by its manifest.
+func TestBaseWithAnEndlessConfiguration(t *testing.T) {
+	asked := false
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case strings.Contains(r.URL.Path, "/manifests/"):
+			w.Header().Set("Content-Type", string(types.OCIManifestSchema1))
+			_, _ = fmt.Fprintf(w, `{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":%q,"size":%d,"digest":"sha256:%064d"},"layers":[]}`, types.OCIManifestSchema1, types.OCIConfigJSON, int64(1)<<50, 1)
+		case strings.Contains(r.URL.Path, "/blobs/"):
+			asked = true
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}))
+	defer srv.Close()
+	if _, _, err := Base(t.Context(), strings.TrimPrefix(srv.URL, "http://")+"/base:1", catalog.X86_64); err == nil || !strings.Contains(err.Error(), "a configuration of 1125899906842624 bytes") || asked {
+		t.Errorf("%v, asked for it: %v", err, asked)
+	}
+}
+
 // Plain http to another machine is refused before anything is sent, and credentials are never sent that way.
 func TestTransport(t *testing.T) {
 	get := func(rt http.RoundTripper, url, auth string) error {

@@ -1,7 +1,9 @@
 package publish
 
 import (
+	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/x509"
 	"encoding/base64"
@@ -754,6 +756,13 @@ func TestRetryAfter(t *testing.T) {
 	if !slices.Equal(n.asked, []time.Duration{17 * time.Second, time.Minute}) {
 		t.Errorf("%v", n.asked)
 	}
+	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	for text, want := range map[string]time.Duration{"": 0, "0": 0, "5": 5 * time.Second, "-5": 0, "61": time.Minute, "4294967296": 0, "soon": 0,
+		"Mon, 23 Nov 2026 12:00:20 GMT": 20 * time.Second, "Mon, 23 Nov 2026 11:00:00 GMT": 0, "Tue, 24 Nov 2026 12:00:00 GMT": time.Minute} {
+		if got := retryAfter(text, now); got != want {
+			t.Errorf("%q: %s, want %s", text, got, want)
+		}
+	}
 }
 
 // Cancelled in the middle of an upload: it ends at once, and no tag has moved.
@@ -1072,6 +1081,108 @@ func TestVerifyFinds(t *testing.T) {
 	for _, ref := range []string{"", "x", "dir:", "dir:x", "registry.example.org", "registry.example.org/UPPER:1"} {
 		_, err := Verify(ctx, ref, &s.Key, Options{}, nil)
 		tells(t, err, "", "")
+	}
+}
+
+// Answers without an end, or that unpack to one, end; nothing of them piles up.
+func TestEndlessAnswers(t *testing.T) {
+	ctx := context.Background()
+	img := makeImage(t, catalog.X86_64, "a", 100_000, "yes")
+	layer := must(img.Manifest()).Layers[1].Digest.String()
+	config := must(img.Manifest()).Config.Digest.String()
+	endless := func(status int, head, piece string, match func(r *http.Request) bool) fault {
+		return func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			if !match(r) {
+				next.ServeHTTP(w, r)
+				return
+			}
+			w.Header().Set("Content-Type", string(types.OCIImageIndex))
+			w.WriteHeader(status)
+			_, err := io.WriteString(w, head)
+			for part := strings.Repeat(piece, 1+(64<<10)/len(piece)); err == nil; {
+				_, err = io.WriteString(w, part)
+			}
+		}
+	}
+	pages := 0
+	crowd := func() []byte { // more files in /disk than anybody could keep in mind, in a few bytes
+		var b bytes.Buffer
+		z := gzip.NewWriter(&b)
+		tw := tar.NewWriter(z)
+		for i := range 100_000 {
+			if err := tw.WriteHeader(&tar.Header{Name: fmt.Sprint("disk/", strings.Repeat("x", 80), i), Typeflag: tar.TypeReg, Mode: 0o444}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_ = errors.Join(tw.Close(), z.Close())
+		return b.Bytes()
+	}()
+	if found, err := files(bytes.NewReader(crowd), maxInflated); err != nil || len(found) != 2 {
+		t.Errorf("%d files, %v", len(found), err)
+	}
+	exactly := func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		if !method(http.MethodGet, "/blobs/"+layer)(r) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		_, _ = w.Write(append(crowd, make([]byte, 100_000)...))
+	}
+	verify := func(f *faulty) error {
+		rep, err := Verify(ctx, f.host+"/kmi/example:1", &signers()[0].Key, (&naps{}).options(), nil)
+		if err == nil && !rep.OK() {
+			err = errors.New(strings.Join(failed(rep.Checks), "; "))
+		}
+		return err
+	}
+	list := func(f *faulty) error {
+		_, err := open(t, f.host+"/kmi", (&naps{}).options()).Tags(ctx)
+		return err
+	}
+	for what, c := range map[string]struct {
+		fault fault
+		do    func(f *faulty) error
+		says  string // "" for what does no harm
+	}{
+		"greeting":      {endless(200, "", " ", func(r *http.Request) bool { return r.URL.Path == "/v2/" }), verify, ""},
+		"error":         {endless(400, `{"errors":[{"code":"`, "x", method(http.MethodGet, "/manifests/1")), verify, "byte limit"},
+		"manifest":      {endless(200, `{"schemaVersion":2,"mediaType":"`, "x", method(http.MethodGet, "/manifests/1")), verify, ""},
+		"configuration": {endless(200, `{"a":"`, "x", method(http.MethodGet, "/blobs/"+config)), verify, "expected"},
+		"layer":         {endless(200, "", "\x00", method(http.MethodGet, "/blobs/"+layer)), verify, "found more"},
+		"signature": {endless(200, "", "x", func(r *http.Request) bool {
+			return strings.Contains(r.URL.Path, "/blobs/") && !strings.Contains(r.URL.Path, layer)
+		}), verify, ""},
+		"files in a layer": {exactly, verify, "the content is not what its digest says"},
+		"tags":             {endless(200, `{"name":"kmi/example","tags":["1"`, `,"1"`, method(http.MethodGet, "/tags/list")), list, "more than 16777216 bytes"},
+		"pages of tags": {func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+			if !strings.HasSuffix(r.URL.Path, "/tags/list") {
+				next.ServeHTTP(w, r)
+				return
+			}
+			pages++
+			w.Header().Set("Link", fmt.Sprintf(`</v2/kmi/example/tags/list?n=%d>; rel="next"`, pages))
+			_, _ = io.WriteString(w, `{"tags":["1"]}`)
+		}, list, "without an end"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			f := newFaulty(t)
+			publishAll(t, open(t, f.host+"/kmi", Options{}), "", img)
+			f.set(c.fault)
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			err := c.do(f)
+			runtime.ReadMemStats(&after)
+			if what == "greeting" && err != nil || what != "greeting" && (err == nil || !strings.Contains(err.Error(), c.says)) {
+				t.Errorf("%.300v, want %q", err, c.says)
+			}
+			if err != nil && len(err.Error()) > 2000 {
+				t.Errorf("an error of %d bytes", len(err.Error()))
+			}
+			if used := (after.TotalAlloc - before.TotalAlloc) >> 20; used > 150 {
+				t.Errorf("%d MiB of memory", used)
+			} else {
+				t.Logf("%d MiB; %.200v", used, err)
+			}
+		})
 	}
 }
 

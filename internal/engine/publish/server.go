@@ -235,15 +235,31 @@ func (r *served) Tag(ctx context.Context, digest v1.Hash, tags ...string) error 
 
 func (r *served) Tags(ctx context.Context) (tags []string, err error) {
 	err = r.try(ctx, false, func() error {
-		tags, err = r.puller.List(ctx, r.repo)
+		tags = nil
+		listed := 0
+		pages, err := r.puller.Lister(ctx, r.repo)
+		for err == nil && pages.HasNext() {
+			var page *remote.Tags
+			if page, err = pages.Next(ctx); err != nil {
+				break
+			}
+			tags = append(tags, page.Tags...)
+			// Pages that hold nothing, or name themselves as the next, have an end as well.
+			if listed += max(len(page.Tags), 20); listed > maxTags {
+				return event.WithRemedy(fmt.Errorf("%s lists its tags without an end", r.repo.Name()), "ask who runs %s", r.repo.RegistryStr())
+			}
+		}
 		return err
 	})
 	if errors.Is(err, ErrNotFound) {
 		return nil, nil
 	}
 	slices.Sort(tags)
-	return tags, err
+	return slices.Compact(tags), err
 }
+
+// maxTags is how many tags of a repository are listed.
+const maxTags = 200_000
 
 // polite remembers for how long the registry asked to be left alone.
 type polite struct {
@@ -254,11 +270,23 @@ type polite struct {
 func (p *polite) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := p.next.RoundTrip(r)
 	if err == nil && (resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable) {
-		if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && s > 0 {
-			p.after.Store(int64(min(time.Duration(s), 60) * time.Second))
+		if d := retryAfter(resp.Header.Get("Retry-After"), time.Now()); d > 0 {
+			p.after.Store(int64(d))
 		}
 	}
 	return resp, err
+}
+
+// retryAfter reads for how long a server wants to be left alone: seconds or a time (RFC 9110, 10.2.3), up to a minute.
+func retryAfter(text string, now time.Time) time.Duration {
+	if s, err := strconv.ParseUint(text, 10, 31); err == nil {
+		return min(time.Duration(s)*time.Second, time.Minute)
+	}
+	at, err := http.ParseTime(text)
+	if err != nil {
+		return 0
+	}
+	return min(max(at.Sub(now), 0), time.Minute)
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -43,7 +44,7 @@ func (r *served) sender(ctx context.Context, from []name.Repository) (*sender, e
 		if err != nil {
 			return err
 		}
-		agent := transport.NewUserAgent(r.transport, "kmi-tui")
+		agent := transport.NewUserAgent(&again{r.transport}, "kmi-tui")
 		s.transport, err = transport.NewWithContext(ctx, r.repo.Registry, auth, agent, scopes)
 		if err != nil && len(scopes) > 1 && ctx.Err() == nil && !passing(err, true) {
 			// Who may not read there sends the blobs.
@@ -53,6 +54,25 @@ func (r *served) sender(ctx context.Context, from []name.Repository) (*sender, e
 	})
 	s.client = &http.Client{Transport: s.transport, CheckRedirect: s.redirect}
 	return s, err
+}
+
+// again opens the body of a request that is made once more: when a token has expired, the library gets another and makes the
+// same request again, whose body may have been read or closed by then (transport/bearer.go).
+type again struct{ next http.RoundTripper }
+
+func (a *again) RoundTrip(r *http.Request) (*http.Response, error) {
+	if body, ok := r.Body.(*counted); ok && body.given.Swap(true) {
+		fresh, err := r.GetBody()
+		if err != nil {
+			return nil, err
+		}
+		r = r.Clone(r.Context())
+		r.Body = fresh
+		if c, ok := fresh.(*counted); ok {
+			c.given.Store(true)
+		}
+	}
+	return a.next.RoundTrip(r)
 }
 
 func (s *sender) address(path string, query url.Values) *url.URL {
@@ -407,8 +427,9 @@ func (t *transfer) show(n int64) {
 // counted is what is sent of a blob.
 type counted struct {
 	io.ReadCloser
-	t *transfer
-	n int64
+	t     *transfer
+	n     int64
+	given atomic.Bool // to a connection
 }
 
 func (c *counted) Read(p []byte) (int, error) {

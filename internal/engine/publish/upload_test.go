@@ -508,6 +508,60 @@ func TestMountWithTokens(t *testing.T) {
 	}
 }
 
+// A token that expires anywhere in an upload is renewed, and nothing is tried again for it.
+func TestTokensThatExpire(t *testing.T) {
+	ctx := context.Background()
+	for what, expires := range map[string]func(r *http.Request) bool{
+		"before it begins":     method(http.MethodPost, "/uploads/"),
+		"before it is sent":    method(http.MethodPatch, "/uploads/"),
+		"while it is sent":     method(http.MethodPut, "/uploads/"),
+		"before the manifests": method(http.MethodPut, "/manifests/"),
+		"every time": func(r *http.Request) bool {
+			return r.Method != http.MethodGet && r.Method != http.MethodHead && strings.Contains(r.URL.Path, "/v2/kmi/")
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			f := newFaulty(t)
+			var mu sync.Mutex
+			issued, expired := 0, map[string]bool{} // by method and path
+			f.set(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+				mu.Lock()
+				defer mu.Unlock()
+				if r.URL.Path == "/token" {
+					issued++
+					_, _ = fmt.Fprintf(w, `{"token":"%d"}`, issued)
+					return
+				}
+				old := !expired[r.Method+r.URL.Path] && expires(r)
+				if old {
+					expired[r.Method+r.URL.Path] = true
+				}
+				if old || r.Header.Get("Authorization") == "" {
+					_, _ = io.CopyN(io.Discard, r.Body, 1000)
+					w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+f.host+`/token",service="x"`)
+					w.WriteHeader(http.StatusUnauthorized)
+					return
+				}
+				next.ServeHTTP(w, r)
+			})
+			n := &naps{}
+			r := open(t, f.host+"/kmi", n.options())
+			img := makeImage(t, catalog.X86_64, "a", 200_000, "yes")
+			var done, total int64
+			if err := r.Push(ctx, img.Image, func(d, t int64) { done, total = d, t }); err != nil {
+				t.Fatal(err)
+			}
+			if len(expired) == 0 || issued < 2 || len(n.asked) > 0 || done != total {
+				t.Errorf("%d expired, %d tokens, tries %q, %d of %d bytes", len(expired), issued, n.lines, done, total)
+			}
+			m := must(r.Get(ctx, digest(t, img).String()))
+			if err := contents(ctx, r, m, img.sum, 200_000, nil, "bytes"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // A disk that changes while it is sent is told as that, and not as the registry's fault.
 func TestDiskThatChangesWhileItIsSent(t *testing.T) {
 	f := newFaulty(t)

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"strconv"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -66,14 +67,14 @@ func blob(ctx context.Context, r Repository, d v1.Descriptor, layer bool, size i
 	if err != nil {
 		return nil, err
 	}
-	counted := &counter{r: rc, ctx: ctx, tell: progress}
+	counted := &counter{r: io.LimitReader(rc, d.Size+1), ctx: ctx, tell: progress} // one too many tells that it is not the one
 	if layer {
 		found, err = files(counted, max(maxInflated, size+1<<20))
 	}
 	if _, rest := io.Copy(io.Discard, counted); rest != nil {
 		err = rest // what is wrong with the blob itself explains the rest
 	} else if counted.n != d.Size {
-		err = fmt.Errorf("%w: expected %d bytes, found %d", ErrContent, d.Size, counted.n)
+		err = fmt.Errorf("%w: expected %d bytes, found %s", ErrContent, d.Size, map[bool]string{true: "more", false: strconv.FormatInt(counted.n, 10)}[counted.n > d.Size])
 	}
 	return found, errors.Join(err, rc.Close())
 }
@@ -145,7 +146,9 @@ func files(r io.Reader, most int64) (found []file, err error) {
 		if err != nil {
 			return nil, err
 		}
-		found = append(found, file{name, hex.EncodeToString(sum.Sum(nil)), n})
+		if found = append(found, file{name, hex.EncodeToString(sum.Sum(nil)), n}); len(found) > 1 {
+			return found, nil // two are too many; nobody knows how many follow
+		}
 	}
 }
 

@@ -34,8 +34,9 @@ const (
 	// keyAnnotation names a signature's key, by its ID, at the signature's layer: for messages only, nothing rests on it.
 	keyAnnotation = "io.kmi.key"
 
-	maxPayload    = 1 << 20 // bytes
-	maxSignatures = 1000    // of one digest, which is cosign's limit too
+	maxPayload    = 1 << 20  // bytes
+	maxPayloads   = 16 << 20 // bytes of all of one digest
+	maxSignatures = 1000     // of one digest, which is cosign's limit too
 )
 
 // Tag is the tag under which the signatures of a digest are kept: "sha256-HEX.sig" (cosign, specs/SIGNATURE_SPEC.md).
@@ -253,6 +254,7 @@ func (s *signatures) read() (all []stored, err error) {
 	if len(m.Layers) > maxSignatures {
 		return nil, fmt.Errorf("there are %d signatures, more than %d", len(m.Layers), maxSignatures)
 	}
+	total := 0
 	for _, d := range m.Layers {
 		if d.MediaType != ctypes.SimpleSigningMediaType {
 			continue
@@ -271,6 +273,9 @@ func (s *signatures) read() (all []stored, err error) {
 		}
 		if len(body) > maxPayload {
 			return nil, fmt.Errorf("a signature's payload has more than %d bytes", maxPayload)
+		}
+		if total += len(body); total > maxPayloads {
+			return nil, fmt.Errorf("the signatures' payloads have more than %d bytes", maxPayloads)
 		}
 		all = append(all, stored{d.Digest, body, d.Annotations})
 	}
