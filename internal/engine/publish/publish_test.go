@@ -986,6 +986,50 @@ func TestKeptImages(t *testing.T) {
 				t.Errorf("%d signatures, %v", count(t, sigs), err)
 			}
 		}
+		// Ours, and put where it does not belong.
+		for what, stray := range map[string]struct {
+			arch catalog.Arch // that the index says
+			meta container.Metadata
+			says string
+		}{
+			"flavor":       {catalog.ARM64, container.Metadata{Title: "Other 1", Flavor: "other", Release: "1"}, `io.kmi.flavor is "other", expected "example"`},
+			"version":      {catalog.ARM64, container.Metadata{Title: "Example 0", Flavor: "example", Release: "0"}, `version is "0", expected "1"`},
+			"architecture": {catalog.X86_64, container.Metadata{Title: "Example 1", Flavor: "example", Release: "1"}, `io.kmi.arch is "x86_64", expected "arm64"`},
+		} {
+			r = repository()
+			path, sum := qcow2(t, what, 1000)
+			img, err := container.Build(container.Spec{Arch: stray.arch, DiskPath: path, DiskSHA256: sum, Metadata: stray.meta})
+			if err != nil {
+				t.Fatal(err)
+			}
+			publishAll(t, r, "", made{img, stray.arch, sum}) // signed by our key
+			state, err := Current(ctx, r, "1", stray.arch)
+			if err != nil {
+				t.Fatal(err)
+			}
+			entry := *state.Entry
+			entry.Platform = &v1.Platform{OS: "linux", Architecture: "arm64"}
+			theirs := must(container.Index(map[catalog.Arch]v1.Image{catalog.X86_64: amd}, []v1.Descriptor{entry}, nil))
+			if err := errors.Join(r.Push(ctx, theirs, nil), r.Tag(ctx, digest(t, theirs), "1")); err != nil {
+				t.Fatal(err)
+			}
+			rel, err := prepare(ctx, r, s, makeImage(t, catalog.X86_64, "n", 1000, "yes"))
+			if what == "architecture" {
+				rel, err = prepare(ctx, r, s, amd) // it is left out already
+				if n := len(must(rel.Index.IndexManifest()).Manifests); n != 1 {
+					t.Errorf("%d images", n)
+				}
+				rel.Index = must(container.Index(map[catalog.Arch]v1.Image{catalog.X86_64: amd}, []v1.Descriptor{entry}, nil))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = Publish(ctx, r, rel, nil)
+			tells(t, err, stray.says, "build that architecture anew")
+			if !errors.Is(err, ErrOther) || at(t, r, "1")[0] != digest(t, theirs).String() {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -190,6 +191,8 @@ var (
 	ErrOvertaken = errors.New("somebody else published meanwhile")
 	// ErrUntested is the error of an index with an image that was not tested.
 	ErrUntested = errors.New("the image was not tested before it was published")
+	// ErrOther is the error of an index with an image of another flavor, version or architecture.
+	ErrOther = errors.New("the image is of something else")
 )
 
 // Publish pushes by digest, reads everything back and verifies it as a user would, and only then points the tags at the
@@ -276,6 +279,7 @@ type publication struct {
 	digest  v1.Hash         // of the index
 	entries []v1.Descriptor // of the index
 	held    map[v1.Hash]*expected
+	like    map[string]string // labels of an image that the index holds: the others are of the same flavor and version
 }
 
 // expected is what an image has to be.
@@ -314,6 +318,7 @@ func (p *publication) take() (err error) {
 			return fmt.Errorf("%s: %w", platform(d), err)
 		}
 		p.held[d.Digest] = e
+		p.like = manifest.Annotations
 	}
 	for digest, disk := range p.Disks {
 		e, ok := p.held[digest]
@@ -422,14 +427,14 @@ func (p *publication) listed(ctx context.Context) error {
 		}
 		if unfit != nil {
 			return event.WithRemedy(fmt.Errorf("the image for %s that %s:%s has cannot stay in the index: %w", platform(d), p.r, p.Moving[0], unfit),
-				"delete the tag %s there, then run again: every architecture is published anew", p.Moving[0])
+				"build that architecture anew in the same run; or delete the tag %s there, then run again: every architecture is published anew", p.Moving[0])
 		}
 	}
 	return nil
 }
 
 func (p *publication) unfit(ctx context.Context, d v1.Descriptor) (why, err error) {
-	return unfit(ctx, p.r, p.Key, d, p.Tested)
+	return unfit(ctx, p.r, p.Key, d, p.Tested, p.like)
 }
 
 // Keep chooses which entries of a published index may stay in a new one: those that are signed by the same key and, with
@@ -438,7 +443,7 @@ func (p *publication) unfit(ctx context.Context, d v1.Descriptor) (why, err erro
 func Keep(ctx context.Context, r Repository, k *trust.Key, entries []v1.Descriptor, mustBeTested bool) (kept []v1.Descriptor, why map[string]error, err error) {
 	why = map[string]error{}
 	for _, d := range entries {
-		reason, err := unfit(ctx, r, k, d, mustBeTested)
+		reason, err := unfit(ctx, r, k, d, mustBeTested, nil)
 		switch {
 		case err != nil:
 			return nil, nil, err
@@ -451,7 +456,8 @@ func Keep(ctx context.Context, r Repository, k *trust.Key, entries []v1.Descript
 	return kept, why, nil
 }
 
-func unfit(ctx context.Context, r Repository, k *trust.Key, d v1.Descriptor, mustBeTested bool) (why, err error) {
+// unfit says why an entry may not stay. like are labels of an image that it stands beside; nil where there is none.
+func unfit(ctx context.Context, r Repository, k *trust.Key, d v1.Descriptor, mustBeTested bool, like map[string]string) (why, err error) {
 	m, err := r.Get(ctx, d.Digest.String())
 	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrContent) {
 		return err, nil
@@ -467,10 +473,28 @@ func unfit(ctx context.Context, r Repository, k *trust.Key, d v1.Descriptor, mus
 	if errors.Is(err, trust.ErrUnsigned) || errors.Is(err, trust.ErrWrongKey) || errors.Is(err, trust.ErrTampered) {
 		return err, nil
 	}
-	if err == nil && mustBeTested && !tested(manifest.Annotations) {
+	if err != nil {
+		return nil, err
+	}
+	if mustBeTested && !tested(manifest.Annotations) {
 		return ErrUntested, nil
 	}
-	return nil, err
+	return other(manifest.Annotations, like, d), nil
+}
+
+// other says what an image is of, by its labels, that is not what its entry says, or not what its neighbours are of. One key
+// signs every flavor: an image of ours can be put where it does not belong by whoever may write to the registry.
+func other(labels, like map[string]string, d v1.Descriptor) error {
+	want := map[string]string{container.LabelArch: string(container.ArchOf(d))}
+	for _, name := range []string{container.LabelFlavor, "org.opencontainers.image.version"} {
+		want[name] = like[name]
+	}
+	for _, name := range slices.Sorted(maps.Keys(want)) {
+		if want[name] != "" && labels[name] != "" && labels[name] != want[name] {
+			return fmt.Errorf("%w: its label %s is %q, expected %q", ErrOther, name, labels[name], want[name])
+		}
+	}
+	return nil
 }
 
 // sign stores the signatures, besides those that are there.
