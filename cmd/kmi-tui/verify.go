@@ -19,7 +19,8 @@ func (o *options) verifyCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "verify IMAGE", Short: "Check an image as a user would: signatures, contents, labels", Args: cobra.ExactArgs(1),
 		Long: `Check HOST/PATH/NAME[:TAG|@DIGEST] or dir:PATH/NAME[:TAG|@DIGEST]: the signatures of the index and of every image in it are
-by the key, every blob is what its digest says, and each image holds exactly one disk, the one that was tested.`,
+by the key, every blob is what its digest says, and each image holds exactly one disk, the one that was tested.
+Asked for by a tag, it was signed for that name and version; a digest names itself.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.form("text", "json"); err != nil {
 				return err

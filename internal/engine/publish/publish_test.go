@@ -329,7 +329,7 @@ func TestPublishAndVerify(t *testing.T) {
 				if err != nil || !rep.OK() || rep.Digest != two || rep.Pinned != r.String()+"@"+two || rep.Key != s.ID || !slices.Equal(rep.Identities, []string{public + ":1"}) {
 					t.Fatalf("%s: %+v, %v", image, rep, err)
 				}
-				if len(rep.Checks) != 5 || rep.Platforms["linux/arm64"] != digest(t, second).String() || rep.LabelsOf["linux/arm64"][container.LabelContentKey] != "sha256:b" || rep.Labels[container.LabelContentKey] != "sha256:a" {
+				if want := 6 - strings.Count(image, "@"); len(rep.Checks) != want || rep.Platforms["linux/arm64"] != digest(t, second).String() || rep.LabelsOf["linux/arm64"][container.LabelContentKey] != "sha256:b" || rep.Labels[container.LabelContentKey] != "sha256:a" {
 					t.Errorf("%+v", rep)
 				}
 			}
@@ -1125,6 +1125,34 @@ func TestVerifyFinds(t *testing.T) {
 	for _, ref := range []string{"", "x", "dir:", "dir:x", "registry.example.org", "registry.example.org/UPPER:1"} {
 		_, err := Verify(ctx, ref, &s.Key, Options{}, nil)
 		tells(t, err, "", "")
+	}
+}
+
+// Another image of ours under a name that it was not signed for is not what was asked for.
+func TestMisnamed(t *testing.T) {
+	ctx := context.Background()
+	s := signers()[0]
+	dir := t.TempDir()
+	publishAll(t, open(t, "dir:"+dir, Options{}), "1-20261123", makeImage(t, catalog.X86_64, "a", 1000, "yes"))
+	from := must(must(Open("dir:"+dir, Options{})).Repository("example"))
+	index := digest(t, must(from.Index(ctx, "1")))
+	if err := from.Tag(ctx, index, "2", "10", "1-build"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(filepath.Join(dir, "other"), os.DirFS(filepath.Join(dir, "example"))); err != nil {
+		t.Fatal(err)
+	}
+	for image, good := range map[string]bool{"example:1": true, "example": true, "example:1-20261123": true, "example:1-build": true, "example:2": false, "example:10": false,
+		"example@" + index.String(): true, "example:2@" + index.String(): true, "other:1": false, "other": false, "other@" + index.String(): true} {
+		rep, err := Verify(ctx, "dir:"+dir+"/"+image, &s.Key, Options{}, nil)
+		if err != nil || rep.OK() != good || !good && !contains(failed(rep.Checks), "name: asked for was "+strings.TrimSuffix(image, ":latest")) {
+			t.Errorf("%s: %+v, %v", image, rep, err)
+		}
+	}
+	for identity, good := range map[string]bool{"h.example/kmi/example": true, "h.example:5000/example": true, "h.example:5000/example:1": true, "example:1": true, "h.example/example:2": false, "h.example/1": false} {
+		if err := misnamed([]string{identity}, "example", "1-20261123"); (err == nil) != good {
+			t.Errorf("%s: %v", identity, err)
+		}
 	}
 }
 

@@ -219,7 +219,7 @@ func (r *Report) OK() bool {
 
 // Verify checks an image as a user would: HOST/PATH/NAME[:TAG|@DIGEST], or dir:PATH/NAME[:TAG|@DIGEST], an index or one
 // image of it. The index and every image in it are signed by key, every blob is what its digest says, and /disk of each
-// image holds one file, the one that its label names. What is wrong with the image is in the report's checks; the error
+// image holds one file, the one that its label names; asked for by a tag, it was signed under that name. What is wrong with the image is in the report's checks; the error
 // is one of reading, or ErrNotFound.
 func Verify(ctx context.Context, ref string, key *trust.Key, o Options, scope *event.Scope) (*Report, error) {
 	repository, at := split(ref)
@@ -246,12 +246,30 @@ func Verify(ctx context.Context, ref string, key *trust.Key, o Options, scope *e
 		Identities: []string{}, Platforms: map[string]string{}, LabelsOf: map[string]map[string]string{}}}
 	switch {
 	case m.Descriptor.MediaType.IsIndex():
-		return v.Report, v.index(ctx, m)
+		err = v.index(ctx, m)
 	case m.Descriptor.MediaType.IsImage():
-		return v.Report, v.image(ctx, m, "the image")
+		err = v.image(ctx, m, "the image")
+	default:
+		v.check("type", "", fmt.Errorf("it is a %q, neither an image nor an index", m.Descriptor.MediaType))
 	}
-	v.check("type", "", fmt.Errorf("it is a %q, neither an image nor an index", m.Descriptor.MediaType))
-	return v.Report, nil
+	if _, pinned := hashRef(at); !pinned && len(v.Identities) > 0 {
+		v.check("name", "it was signed under this name", misnamed(v.Identities, repository[i+1:], at))
+	}
+	return v.Report, err
+}
+
+// misnamed says what an image was signed as, where that is another flavor or version than the name that it is found
+// under. Whoever can write to a registry and cannot sign can point a tag at another image of ours. The host and the path
+// before the last part may differ: images are copied to registries of others.
+func misnamed(identities []string, flavor, tag string) error {
+	for _, identity := range identities {
+		repository, version := split(identity)
+		signed := repository[strings.LastIndexByte(repository, '/')+1:]
+		if signed == flavor && (repository == identity || tag == version || tag == Latest || strings.HasPrefix(tag, version+"-")) {
+			return nil
+		}
+	}
+	return fmt.Errorf("asked for was %s:%s, and it was signed as %s (if that is meant, verify it by its digest)", flavor, tag, strings.Join(identities, ", "))
 }
 
 // verification is a report in the making.
