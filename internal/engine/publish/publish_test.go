@@ -240,13 +240,16 @@ func TestCurrentIsCheap(t *testing.T) {
 	f := newFaulty(t)
 	r := open(t, f.host+"/kmi", Options{})
 	publishAll(t, r, "", makeImage(t, catalog.X86_64, "a", 1000, "yes"))
-	r = open(t, f.host+"/kmi", Options{})
+	reg := must(Open(f.host+"/kmi", Options{}))
 	f.requests()
-	if s, err := Current(context.Background(), r, "1", catalog.X86_64); err != nil || s == nil {
-		t.Fatal(err)
-	}
-	if seen := f.requests(); !slices.Equal(seen, []string{"GET /v2/", "GET /v2/kmi/example/manifests/1"}) {
-		t.Errorf("%v", seen)
+	// Who we are is asked once, however many targets look.
+	for i, want := range [][]string{{"GET /v2/", "GET /v2/kmi/example/manifests/1"}, {"GET /v2/kmi/example/manifests/1"}} {
+		if s, err := Current(context.Background(), must(reg.Repository("example")), "1", catalog.Arches[i]); err != nil || s == nil {
+			t.Fatal(err)
+		}
+		if seen := f.requests(); !slices.Equal(seen, want) {
+			t.Errorf("%v", seen)
+		}
 	}
 }
 
@@ -809,6 +812,33 @@ func TestCancel(t *testing.T) {
 	}
 	if found := at(t, r, "1", "latest"); !slices.Equal(found, []string{before, before}) {
 		t.Errorf("%v", found)
+	}
+}
+
+// Who is cancelled while the registry is greeted for all does not take the others along.
+func TestCancelledGreeting(t *testing.T) {
+	f := newFaulty(t)
+	publishAll(t, open(t, f.host+"/kmi", Options{}), "", makeImage(t, catalog.X86_64, "a", 1000, "yes"))
+	reg := must(Open(f.host+"/kmi", (&naps{}).options()))
+	ctx, cancel := context.WithCancel(context.Background())
+	other := make(chan error, 1)
+	var once sync.Once
+	f.set(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		once.Do(func() {
+			go func() {
+				_, err := Current(context.Background(), must(reg.Repository("example")), "1", catalog.X86_64)
+				other <- err
+			}()
+			time.AfterFunc(50*time.Millisecond, cancel) // the other one waits by then, or comes later: both have to be good
+			<-r.Context().Done()
+		})
+		next.ServeHTTP(w, r)
+	})
+	if _, err := Current(ctx, must(reg.Repository("example")), "1", catalog.X86_64); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	if err := <-other; err != nil {
+		t.Error(err)
 	}
 }
 
@@ -1706,6 +1736,87 @@ func TestProcesses(t *testing.T) {
 		if got, want := rep.Platforms["linux/"+arch.OCI()], digest(t, makeImage(t, arch, fmt.Sprint(arch, 2), 4<<20, "yes")).String(); got != want {
 			t.Errorf("%s is %s, want %s", arch, got, want)
 		}
+	}
+}
+
+// A process that is killed when one tag has moved and the next has not, with Debian's docker-registry: what users find is
+// whole, and the next run moves the rest without sending a blob.
+func TestKilledBetweenTags(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts processes")
+	}
+	ctx := context.Background()
+	pair, err := trust.GenerateKey(t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := trust.LoadSigner(ctx, pair.Private, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newProxy(t, realRegistry(t, t.TempDir(), ""))
+	r := open(t, p.host+"/kmi", Options{})
+	rel, err := prepare(ctx, r, signer, makeImage(t, catalog.X86_64, "old", 1000, "yes"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Publish(ctx, r, rel, nil); err != nil {
+		t.Fatal(err)
+	}
+	before := digest(t, rel.Index).String()
+	ctx, kill := context.WithCancel(ctx)
+	defer kill()
+	var publisher *command.Process
+	started := make(chan struct{})
+	fn := fault(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		if r.Method == http.MethodPut && strings.HasSuffix(r.URL.Path, "/manifests/latest") {
+			<-started
+			kill()
+			<-publisher.Done()
+			panic(http.ErrAbortHandler)
+		}
+		next.ServeHTTP(w, r)
+	})
+	p.fault.Store(&fn)
+	publisher, err = command.Start(ctx, command.Command{Name: self, Args: []string{"-test.run", "^TestPublisherProcess$"}, Grace: time.Nanosecond,
+		Env: []string{"KMI_TEST_REGISTRY=" + p.host + "/kmi", "KMI_TEST_ARCH=" + string(catalog.X86_64), keyVariable + "=" + pair.Private, "TMPDIR=" + t.TempDir()}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	close(started)
+	if err := publisher.Wait(); err == nil {
+		t.Fatal("it was not killed")
+	}
+	p.fault.Store(nil)
+	ctx = context.Background()
+	after := digest(t, must(r.Index(ctx, "1"))).String()
+	if found := at(t, r, "1", "latest", "1-20261123"); after == before || !slices.Equal(found, []string{after, before, ""}) {
+		t.Fatalf("%v, before %s", found, before)
+	}
+	for _, tag := range []string{"1", "latest"} {
+		if rep, err := Verify(ctx, p.host+"/kmi/example:"+tag, &signer.Key, Options{}, nil); err != nil || !rep.OK() {
+			t.Errorf("%s: %+v, %v", tag, rep, err)
+		}
+	}
+	p.breaks(false)
+	if rel, err = prepare(ctx, r, signer, makeImage(t, catalog.X86_64, fmt.Sprint(catalog.X86_64, 0), 4<<20, "yes")); err != nil {
+		t.Fatal(err)
+	}
+	rel.Fixed = []string{"1-20261123"}
+	if _, err := Publish(ctx, r, rel, nil); err != nil {
+		t.Fatal(err)
+	}
+	if found := at(t, r, "1", "latest", "1-20261123"); !slices.Equal(found, []string{after, after, after}) {
+		t.Errorf("%v, want %s", found, after)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if contains(p.seen, "PATCH ") || contains(p.seen, "POST ") {
+		t.Errorf("sent: %q", p.seen)
 	}
 }
 

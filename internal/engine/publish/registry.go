@@ -191,7 +191,7 @@ func Open(ref string, o Options) (Registry, error) {
 	if o.Log == nil {
 		o.Log = func(string) {}
 	}
-	return &server{prefix: ref, names: options, o: o, transport: &polite{next: container.Transport(o.Insecure, o.Stall)}, locks: map[string]chan struct{}{}, known: map[v1.Hash][]name.Repository{}}, nil
+	return &server{prefix: ref, names: options, o: o, transport: &polite{next: container.Transport(o.Insecure, o.Stall)}, locks: map[string]chan struct{}{}, known: map[v1.Hash][]name.Repository{}, repos: map[string]*served{}}, nil
 }
 
 // upload is what Push writes: an image, or an index and the images that it holds.

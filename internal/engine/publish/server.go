@@ -37,6 +37,7 @@ type server struct {
 	mu    sync.Mutex
 	locks map[string]chan struct{}      // by repository; what stands in the channel holds it
 	known map[v1.Hash][]name.Repository // which have a blob, as far as this process saw
+	repos map[string]*served            // by name: who asks again need not say again who it is
 }
 
 func (s *server) String() string { return s.prefix }
@@ -49,9 +50,17 @@ func (s *server) Repository(n string) (Repository, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r := s.repos[n]; r != nil {
+		return r, nil
+	}
 	r := &served{server: s, repo: repo}
-	r.puller, err = remote.NewPuller(r.options()...)
-	return r, err
+	if r.puller, err = remote.NewPuller(r.options()...); err != nil {
+		return nil, err
+	}
+	s.repos[n] = r
+	return r, nil
 }
 
 // served is one of a server's repositories.
@@ -323,7 +332,7 @@ func (r *served) try(ctx context.Context, writing bool, do func() error) error {
 // passing says whether an error may be gone at the next try.
 func passing(err error, writing bool) bool {
 	var again *spoilt
-	if errors.As(err, &again) {
+	if errors.As(err, &again) || errors.Is(err, context.Canceled) { // somebody else's greeting, which this one waited for: its own end is looked at before
 		return true
 	}
 	var terr *transport.Error
