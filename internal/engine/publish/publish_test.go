@@ -1631,6 +1631,63 @@ func TestTwoMachines(t *testing.T) {
 	}
 }
 
+// A registry that does not hear everywhere at once of tags that moved: what it said before is not taken for somebody else's
+// doing.
+func TestLateTags(t *testing.T) {
+	ctx := context.Background()
+	for what, c := range map[string]struct {
+		tag   string
+		times int32
+		says  string // "" for published
+	}{
+		"the first tag": {"1", 2, ""}, "another tag": {"latest", 2, ""}, "a new tag": {"1-2", 2, ""},
+		"a new tag that does not come": {"1-2", 100, "not found"}, "a tag that does not move": {"1", 100, "it still points at"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			f := newFaulty(t)
+			r := open(t, f.host+"/kmi", Options{})
+			before := publishAll(t, r, "1-1", makeImage(t, catalog.X86_64, "old", 1000, "yes")).String()
+			rel, err := prepare(ctx, r, signers()[0], makeImage(t, catalog.X86_64, "new", 1000, "yes"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			rel.Fixed = []string{"1-2"}
+			var moved atomic.Bool
+			late := times(c.times, func(r *http.Request) bool {
+				return moved.Load() && r.Method == http.MethodHead && strings.HasSuffix(r.URL.Path, "/manifests/"+c.tag)
+			})
+			var puts []string
+			f.set(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+				if r.Method == http.MethodPut && !strings.Contains(r.URL.Path, "sha256") && strings.Contains(r.URL.Path, "/manifests/") {
+					puts = append(puts, r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:])
+					moved.Store(moved.Load() || strings.HasSuffix(r.URL.Path, "/manifests/1-2"))
+				}
+				switch {
+				case !late(r):
+					next.ServeHTTP(w, r)
+				case c.tag == "1-2":
+					w.WriteHeader(http.StatusNotFound)
+				default:
+					headed("Docker-Content-Digest", before, func(*http.Request) bool { return true })(w, r, next)
+				}
+			})
+			_, err = Publish(ctx, r, rel, nil)
+			f.set(nil)
+			if c.says == "" && err != nil || c.says != "" && (err == nil || !strings.Contains(err.Error(), c.says)) {
+				t.Errorf("%v, want %q", err, c.says)
+			}
+			after := digest(t, rel.Index).String()
+			if found := at(t, r, "1", "latest"); !slices.Equal(found, []string{after, after}) {
+				t.Errorf("%v, want %s", found, after)
+			}
+			if c.says == "" && !slices.Equal(puts, []string{"1", "latest", "1-2"}) {
+				t.Errorf("moved: %q", puts)
+			}
+		})
+	}
+}
+
 // TestPublisherProcess is a process that publishes images of one architecture into a folder, for TestProcesses.
 func TestPublisherProcess(t *testing.T) {
 	ref, arch := os.Getenv("KMI_TEST_REGISTRY"), catalog.Arch(os.Getenv("KMI_TEST_ARCH"))

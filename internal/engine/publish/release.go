@@ -600,7 +600,7 @@ func (p *publication) tag(ctx context.Context) ([]string, error) {
 	if err := p.r.Tag(ctx, p.digest, tags...); err != nil {
 		return nil, p.back(ctx, err, old)
 	}
-	if err := p.settle(ctx, tags); err != nil {
+	if err := p.settle(ctx, tags, old); err != nil {
 		return nil, err
 	}
 	for _, tag := range tags {
@@ -611,21 +611,41 @@ func (p *publication) tag(ctx context.Context) ([]string, error) {
 
 // settle looks at tags that were moved as a user finds them. A registry keeps nobody out: somebody else may have moved
 // some of them meanwhile. What the first moving tag points at then decides for the others, for whoever comes last sees
-// that the same way: the tags do not stay divided between two publications.
-func (p *publication) settle(ctx context.Context, tags []string) error {
-	for range 4 {
+// that the same way: the tags do not stay divided between two publications. old is what was there before; a registry that
+// still says so has not heard of it everywhere, and gets some time.
+func (p *publication) settle(ctx context.Context, tags []string, old map[string]v1.Hash) error {
+	const looks = 5
+	first := p.Moving[0]
+	for n := 1; n <= looks; n++ {
 		at := map[string]v1.Hash{}
+		late := ""
 		for _, tag := range slices.Concat(p.Moving, tags) {
 			if _, known := at[tag]; known {
 				continue
 			}
 			d, err := p.r.Head(ctx, tag)
+			if errors.Is(err, ErrNotFound) && n < looks {
+				late = tag
+				continue
+			}
 			if err != nil {
 				return &TagError{Digest: p.digest, Moved: tags, Tag: tag, Err: err}
 			}
-			at[tag] = d.Digest
+			if at[tag] = d.Digest; d.Digest == old[tag] {
+				late = tag
+			}
 		}
-		first := p.Moving[0]
+		if late != "" && n == looks {
+			err := &TagError{Digest: p.digest, Moved: slices.DeleteFunc(slices.Clone(tags), func(t string) bool { return t == late }), Tag: late, Err: fmt.Errorf("it still points at %s", at[late])}
+			return event.WithRemedy(err, "run again: what is pushed stays, and the tags are moved")
+		}
+		if late != "" {
+			p.scope.Logf("%s:%s is what it was before: looking again", p.r, late)
+			if err := sleep(ctx, time.Duration(n)*200*time.Millisecond); err != nil {
+				return err
+			}
+			continue
+		}
 		divided := slices.DeleteFunc(slices.Clone(p.Moving), func(tag string) bool { return at[tag] == at[first] })
 		if len(divided) > 0 {
 			p.scope.Logf("somebody else publishes into %s: %s follow %s to %s", p.r, strings.Join(divided, ", "), first, at[first])
@@ -642,7 +662,7 @@ func (p *publication) settle(ctx context.Context, tags []string) error {
 		}
 		return nil
 	}
-	return event.WithRemedy(&TagError{Digest: p.digest, Tag: p.Moving[0], Err: ErrOvertaken}, "run again when the others are through")
+	return event.WithRemedy(&TagError{Digest: p.digest, Tag: first, Err: ErrOvertaken}, "run again when the others are through")
 }
 
 // free finds the fixed tag to use: the one asked for if it is free or points at the index already, else the first of
