@@ -419,6 +419,31 @@ func TestTheSameBytesElsewhere(t *testing.T) {
 	}
 }
 
+// Nothing of an image whose licence does not let others have it is sent, by whatever way it came here.
+func TestWhatMayNotBePassedOnIsNotSent(t *testing.T) {
+	r := watchedRegistry(t)
+	for _, where := range []string{r.host + "/kmi", "dir:" + t.TempDir()} {
+		w := newWeek(t, where)
+		j := w.made(t, newPublication(w.Engine), catalog.Preview, catalog.X86_64, "a")
+		j.target.Flavor.Redistribution, j.target.Flavor.Because, j.target.Flavor.Licence = catalog.Restricted, "nobody may", "https://example.org/eula"
+		errs := all(t, []*job{j}, Pack, Sign, Publish)
+		if strings.HasPrefix(where, "dir:") {
+			if errs[0] != "" || len(tags(t, j)) == 0 {
+				t.Errorf("a folder is one's own: %v", errs)
+			}
+			continue
+		}
+		if !strings.Contains(errs[0], "its licence restricts who may have it: nobody may (https://example.org/eula)") {
+			t.Error(errs)
+		}
+		for _, a := range r.asked() {
+			if !strings.HasPrefix(a, "GET ") && !strings.HasPrefix(a, "HEAD ") {
+				t.Errorf("sent: %s", a)
+			}
+		}
+	}
+}
+
 // What a level demands: an untested image does not stay in the index of a stable flavor.
 func TestLevelsDemandTests(t *testing.T) {
 	w := newWeek(t, "dir:"+t.TempDir())
