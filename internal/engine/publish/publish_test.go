@@ -25,6 +25,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -813,6 +814,49 @@ func TestCancel(t *testing.T) {
 	if found := at(t, r, "1", "latest"); !slices.Equal(found, []string{before, before}) {
 		t.Errorf("%v", found)
 	}
+}
+
+// Who logs in while the program runs need not start it again, and credentials that expire are looked for anew.
+func TestCredentialsThatChange(t *testing.T) {
+	ctx := context.Background()
+	f := newFaulty(t)
+	publishAll(t, open(t, f.host+"/kmi", Options{}), "", makeImage(t, catalog.X86_64, "a", 1000, "yes"))
+	var valid atomic.Value
+	valid.Store("first")
+	f.set(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		if _, password, _ := r.BasicAuth(); password != valid.Load() {
+			w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+	var kept changing
+	kept.Store(authn.Anonymous)
+	r := open(t, f.host+"/kmi", Options{Keychain: &kept, Tries: 1})
+	_, err := Current(ctx, r, "1", catalog.X86_64)
+	tells(t, err, "does not let us in", "login")
+	for _, password := range []string{"first", "second"} {
+		valid.Store(password)
+		kept.Store(authn.FromConfig(authn.AuthConfig{Username: "u", Password: password}))
+		if s, err := Current(ctx, r, "1", catalog.X86_64); err != nil || s == nil {
+			t.Errorf("%s: %v", password, err)
+		}
+	}
+}
+
+// changing is a keychain whose account changes.
+type changing struct {
+	mu  sync.Mutex
+	now authn.Authenticator
+}
+
+func (c *changing) Store(a authn.Authenticator) { c.mu.Lock(); defer c.mu.Unlock(); c.now = a }
+
+func (c *changing) Resolve(authn.Resource) (authn.Authenticator, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now, nil
 }
 
 // Who is cancelled while the registry is greeted for all does not take the others along.

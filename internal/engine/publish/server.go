@@ -56,7 +56,7 @@ func (s *server) Repository(n string) (Repository, error) {
 		return r, nil
 	}
 	r := &served{server: s, repo: repo}
-	if r.puller, err = remote.NewPuller(r.options()...); err != nil {
+	if err := r.renew(); err != nil {
 		return nil, err
 	}
 	s.repos[n] = r
@@ -67,7 +67,16 @@ func (s *server) Repository(n string) (Repository, error) {
 type served struct {
 	*server
 	repo   name.Repository
-	puller *remote.Puller // keeps the registry's answer to who we are
+	puller atomic.Pointer[remote.Puller] // keeps the registry's answer to who we are
+}
+
+// renew forgets who we are: the next request looks for credentials and greets the registry again.
+func (r *served) renew() error {
+	p, err := remote.NewPuller(r.options()...)
+	if err == nil {
+		r.puller.Store(p)
+	}
+	return err
 }
 
 func (r *served) String() string { return r.repo.Name() }
@@ -113,7 +122,7 @@ func (r *served) Head(ctx context.Context, ref string) (d *v1.Descriptor, err er
 		return nil, err
 	}
 	err = r.try(ctx, false, func() error {
-		d, err = r.puller.Head(ctx, named)
+		d, err = r.puller.Load().Head(ctx, named)
 		return err
 	})
 	return d, err
@@ -126,7 +135,7 @@ func (r *served) Get(ctx context.Context, ref string) (m *Manifest, err error) {
 	}
 	var d *remote.Descriptor
 	if err = r.try(ctx, false, func() error {
-		d, err = r.puller.Get(ctx, named)
+		d, err = r.puller.Load().Get(ctx, named)
 		return err
 	}); err != nil {
 		return nil, err
@@ -147,7 +156,7 @@ func (r *served) Index(ctx context.Context, ref string) (v1.ImageIndex, error) {
 
 func (r *served) Blob(ctx context.Context, digest v1.Hash) (rc io.ReadCloser, err error) {
 	err = r.try(ctx, false, func() error {
-		layer, err := r.puller.Layer(ctx, r.repo.Digest(digest.String()))
+		layer, err := r.puller.Load().Layer(ctx, r.repo.Digest(digest.String()))
 		if err == nil {
 			rc, err = layer.Compressed()
 		}
@@ -246,7 +255,7 @@ func (r *served) Tags(ctx context.Context) (tags []string, err error) {
 	err = r.try(ctx, false, func() error {
 		tags = nil
 		listed := 0
-		pages, err := r.puller.Lister(ctx, r.repo)
+		pages, err := r.puller.Load().Lister(ctx, r.repo)
 		for err == nil && pages.HasNext() {
 			var page *remote.Tags
 			if page, err = pages.Next(ctx); err != nil {
@@ -311,11 +320,19 @@ func sleep(ctx context.Context, d time.Duration) error {
 
 // try does something until it is done, cannot be helped, or was tried often enough; its error is explained.
 func (r *served) try(ctx context.Context, writing bool, do func() error) error {
-	wait := r.o.Wait
+	wait, renewed := r.o.Wait, writing // who writes has looked for credentials just before
 	for n := 1; ; n++ {
 		err := do()
 		if err == nil {
 			return nil
+		}
+		var terr *transport.Error
+		if !renewed && ctx.Err() == nil && errors.As(err, &terr) && (terr.StatusCode == http.StatusUnauthorized || terr.StatusCode == http.StatusForbidden) {
+			// Credentials of hours ago may have expired, or somebody has logged in since.
+			if renewed = true; r.renew() == nil {
+				n--
+				continue
+			}
 		}
 		if n >= r.o.Tries || ctx.Err() != nil || !passing(err, writing) {
 			return r.explain(ctx, err, writing)
