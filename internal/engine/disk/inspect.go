@@ -181,7 +181,7 @@ func qcow2(r io.ReaderAt, head []byte, size int64) (*Facts, error) {
 			return nil, fmt.Errorf("its header has %d bytes", extensions)
 		}
 		if features&compressionType != 0 {
-			if extensions <= 104 {
+			if extensions <= 104 || len(head) <= 104 {
 				return nil, errors.New("its header does not say how it is compressed")
 			}
 			switch kind := head[104]; kind {
