@@ -9,6 +9,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 HOST := mmdebstrap apt gpgv util-linux uidmap e2fsprogs dosfstools mtools qemu-utils qemu-system-x86 ovmf seabios ipxe-qemu xorriso bubblewrap fdisk
 TEST := $(HOST) docker-registry busybox-static tmux git ca-certificates xfsprogs btrfs-progs libguestfs-tools linux-image-cloud-amd64 supermin podman runc
 GUEST := $(TEST) policycoreutils attr
+FOREIGN := $(TEST) qemu-system-arm qemu-efi-aarch64 qemu-user-static binfmt-support arch-test
 BENCH := $(TEST) guestfs-tools curl xz-utils
 # QEMU's other firmwares, sounds and desktops are recommendations that nothing here uses.
 # dpkg-query fails as soon as one package is unknown to it, which on a new machine is the rule: then it is to be installed.
@@ -16,7 +17,7 @@ install = missing=$$({ dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(1
 	if [ -n "$$missing" ]; then echo "installing:" $$missing; $(SUDO) apt-get -qq update; \
 	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $$missing >/dev/null; fi
 
-.PHONY: pictures all build host quickstart test short install-test plain guest-test bench clean
+.PHONY: pictures all build host quickstart test short install-test plain guest-test emulated-test real job bench clean
 all: build
 
 build: ## build ./kmi-tui
@@ -42,9 +43,9 @@ test: ## everything: unit tests, the console, and the real job (build, boot, sig
 	$(GO) test -timeout 20m ./internal/...
 	@echo "Now the program as its users call it, and the real job: some minutes without KVM."
 	$(MAKE) plain
-	KMI_TEST_DISK=$(CURDIR)/dist/plain.qcow2 $(GO) test -v -timeout 40m ./cmd/...
+	$(REAL) -timeout 40m ./cmd/...
 	@echo "Now an upstream's disk in every way of customising, compared file by file."
-	KMI_TEST_DISK=$(CURDIR)/dist/plain.qcow2 $(GO) test -v -timeout 40m -run TestWaysAgree ./internal/engine/customise
+	$(REAL) -timeout 40m -run TestWaysAgree ./internal/engine/customise
 
 short: ## unit tests only
 	$(GO) test -short ./...
@@ -53,15 +54,30 @@ install-test: ## a real unattended installation, up to an hour without KVM: make
 	@$(call install,$(TEST))
 	KMI_TEST_INSTALL=1 $(GO) test -v -timeout 4h -run 'TestARealInstallation|TestMedia' ./internal/engine/install
 
-# A Debian 12 disk without the default packages, as a distribution would publish it.
+# A Debian disk without the default packages, as a distribution would publish it.
+PLAIN ?= debian:12/x86_64
+DISK = dist/$(subst /,-,$(subst :,-,$(PLAIN))).qcow2
+REAL = KMI_TEST_TARGET=$(PLAIN) KMI_TEST_DISK=$(CURDIR)/$(DISK) $(GO) test -v
 plain: build
 	@mkdir -p dist && awk 'BEGIN {RS = "\n\\[\\[flavor\\]\\]\n"} NR == 1 {sub(/packages += [^\n]*/, "packages = []"); print} /^id += "debian"/ {print "[[flavor]]\n" $$0}' distros.toml >dist/plain.toml
-	./kmi-tui --batch --only debian:12/x86_64 --until customise --catalog dist/plain.toml --cache dist/plain
-	ln -sf $$(ls -t dist/plain/disks/*/disk.qcow2 | head -1 | cut -d/ -f2-) dist/plain.qcow2
+	./kmi-tui --batch --only $(PLAIN) --until customise --catalog dist/plain.toml --cache $(basename $(DISK))
+	ln -sf $$(ls -t $(basename $(DISK))/disks/*/disk.qcow2 | head -1 | cut -d/ -f2-) $(DISK)
 
-guest-test: plain ## package managers, SELinux and cancelling on real guests, ten minutes: for who changes how disks are customised
+guest-test: ## package managers, SELinux and cancelling on real guests, both releases in every way, half an hour: for who changes how disks are customised
 	@$(call install,$(GUEST))
-	KMI_TEST_DISK=$(CURDIR)/dist/plain.qcow2 $(GO) test -v -timeout 60m -run 'TestSELinux|TestPackageManagers|TestWaysAgree|TestCancelTheSlowWays' ./internal/engine/customise
+	$(MAKE) real TESTS='TestSELinux|TestPackageManagers|TestWaysAgree|TestCancelTheSlowWays'
+	$(MAKE) real PLAIN=debian:13/x86_64 TESTS=TestWaysAgree
+
+emulated-test: ## a disk of another architecture, made, customised in two ways, booted and published by emulation: some hours
+	@$(call install,$(FOREIGN))
+	@[ -e /proc/sys/fs/binfmt_misc/register ] || $(SUDO) mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
+	@[ -e /proc/sys/fs/binfmt_misc/qemu-aarch64 ] || $(SUDO) update-binfmts --enable qemu-aarch64
+	$(MAKE) real job PLAIN=debian:12/arm64 TESTS=TestWaysAgree
+
+real: plain
+	$(REAL) -timeout 6h -run '$(TESTS)' ./internal/engine/customise
+job: plain
+	$(REAL) -timeout 6h -run TestAnUpstreamDisk ./cmd/kmi-tui
 
 bench: ## every way of customising beside the chain of libguestfs' tools, pushing, pulling, and the other benchmarks; some minutes
 	@$(call install,$(BENCH))

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -116,7 +117,8 @@ func TestChecks(t *testing.T) {
 		value any    // string: the call's result; ran: how the program ended; nil: there is no such thing
 		want  string
 	}{
-		{(*test).allows, "guest-info", allowed(""), "version 7.2, 13 calls"},
+		{(*test).allows, "guest-info", allowed(""), "version 7.2, 13 calls, none of which runs programs: they are run by ssh"},
+		{(*test).allows, "guest-info", strings.Replace(allowed(""), "[", `[{"name": "guest-exec", "enabled": true}, {"name": "guest-exec-status", "enabled": true}, `, 1), "version 7.2, 15 calls"},
 		{(*test).allows, "guest-info", allowed("guest-get-users"), "expected these calls to be enabled: guest-get-users; version 7.2"},
 		{(*test).allows, "guest-info", `{"supported_commands": []}`, "enabled: guest-ping, "},
 		{(*test).allows, "guest-info", `7`, "guest-info: the answer has another form"},
@@ -187,6 +189,8 @@ type door struct {
 	port    int
 	keeps   bool // old keys stay
 	forever bool // takes connections and says nothing
+
+	runs map[string]ran // what a command is answered by; one that is not here tells who and where it is
 }
 
 func newDoor(t *testing.T) *door {
@@ -243,6 +247,14 @@ func (d *door) serve(conn net.Conn) {
 			for r := range rs {
 				_ = r.Reply(r.Type == "exec", nil)
 				if r.Type != "exec" {
+					continue
+				}
+				var asked struct{ Command string }
+				_ = ssh.Unmarshal(r.Payload, &asked)
+				if run, ok := d.runs[asked.Command]; ok {
+					_, _ = ch.Write([]byte(run.out))
+					_, _ = ch.SendRequest("exit-status", false, ssh.Marshal(struct{ Code uint32 }{uint32(run.code)}))
+					_ = ch.Close()
 					continue
 				}
 				fmt.Fprintf(ch, "%s\nLinux x86_64\n", s.User())
@@ -327,5 +339,79 @@ func TestKeys(t *testing.T) {
 				t.Errorf("%v, want %q", err, c.want)
 			}
 		})
+	}
+}
+
+// A guest whose agent runs no programs is asked by ssh, as soon as cloud-init has made its user, and passes all the same.
+func TestAClosedAgent(t *testing.T) {
+	d := newDoor(t)
+	d.runs = map[string]ran{
+		"'cloud-init' 'status' '--wait' '--long'": {0, "status: done\ndetail: DataSourceNoCloud [x]\n"},
+		"'df' '-Pk' '/'":          {0, "F\n/dev/vda1 12148860 665052 11363900 6% /\n"},
+		"'cat' '/etc/machine-id'": {3, "0123456789abcdef0123456789abcdef\n"},
+		"'it'\\''s' 'a b'":        {7, "quoted"},
+	}
+	tries, shut := 0, atomic.Bool{}
+	a := speak(t, synced(func(line string, conn net.Conn) {
+		var m struct {
+			Execute   string
+			Arguments struct{ Keys []string }
+		}
+		_ = json.Unmarshal([]byte(line), &m)
+		reply := `{"return": {}}`
+		switch m.Execute {
+		case "guest-get-host-name":
+			reply = `{"return": {"host-name": "kmi-test"}}`
+		case "guest-exec":
+			reply = `{"error": {"class": "CommandNotFound", "desc": "Command guest-exec has been disabled"}}`
+		case "guest-ssh-add-authorized-keys":
+			if tries++; tries == 1 || shut.Load() {
+				reply = `{"error": {"class": "GenericError", "desc": "no such user"}}`
+				break
+			}
+			if k, _, _, _, err := ssh.ParseAuthorizedKey([]byte(m.Arguments.Keys[0])); err == nil && tries != 2 { // and ssh is not there at once
+				d.mu.Lock()
+				clear(d.open)
+				d.open[string(k.Marshal())] = true
+				d.mu.Unlock()
+			}
+		}
+		fmt.Fprintln(conn, reply)
+	}))
+	tt := &test{Spec: Spec{User: "tiny", Size: 12 << 30, Deadline: time.Minute}, agent: a, port: d.port, closed: true}
+	for _, x := range []struct {
+		check func(*test, context.Context) (string, error)
+		want  string
+	}{
+		{(*test).configured, "status: done, host name kmi-test from the seed, DataSourceNoCloud [x]"},
+		{(*test).firstKey, "logged in by ssh as tiny Linux x86_64, the host's key is that of the first login"},
+		{(*test).secondKey, "the new key logs in, the old one is refused"},
+		{(*test).grown, "11.6 GiB on a disk of 12.0 GiB"},
+		{(*test).identity, "expected a machine id of 32 hexadecimal digits"},
+		{func(tt *test, ctx context.Context) (string, error) {
+			code, out, err := tt.exec(ctx, 0, "it's", "a b")
+			return fmt.Sprint(code, " ", out), err
+		}, "7 quoted"},
+	} {
+		got, err := x.check(tt, t.Context())
+		if err != nil {
+			got = err.Error()
+		}
+		if !strings.Contains(got, x.want) {
+			t.Errorf("%s, want %q", got, x.want)
+		}
+	}
+	// Another machine behind the same port is noticed.
+	other := newDoor(t)
+	other.open = d.open
+	tt.port = other.port
+	if _, err := tt.grown(t.Context()); err == nil || !strings.Contains(err.Error(), "host key mismatch") {
+		t.Errorf("%v", err)
+	}
+	// One that never lets in ends with what it said.
+	shut.Store(true)
+	tt.last, tt.port = nil, d.port
+	if _, _, err := tt.exec(t.Context(), 2*time.Second, "df"); err == nil || !strings.Contains(err.Error(), "df in the guest did not end within 2s: guest-ssh-add-authorized-keys: GenericError: no such user") {
+		t.Errorf("%v", err)
 	}
 }

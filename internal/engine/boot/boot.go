@@ -103,7 +103,9 @@ type test struct {
 	port    int         // on 127.0.0.1; leads to the guest's ssh
 	leaving atomic.Bool // the guest was told to power off
 
-	hostKey ssh.PublicKey // of the guest, read by the agent
+	closed  bool          // the agent runs no programs: they are run by ssh
+	hostKey ssh.PublicKey // of the guest, read by the agent, or seen at the first login where it reads no files
+	last    ssh.Signer    // the key that was handed over last
 	first   ssh.Signer    // the key that the second one replaces
 }
 

@@ -1,6 +1,7 @@
 package customise
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,7 +20,8 @@ import (
 )
 
 // Tests on real guests, some minutes each, for those who change the catalogue's package managers or the script: `make
-// guest-test`. KMI_TEST_DISK names a Debian 12 disk without the default packages.
+// guest-test`, and `make emulated-test` for another architecture. KMI_TEST_DISK names a disk without the default packages,
+// KMI_TEST_TARGET what it is: "debian:12/x86_64" if it is not set.
 func realDisk(t *testing.T) (path string, c *catalog.Catalog) {
 	t.Helper()
 	path = os.Getenv("KMI_TEST_DISK")
@@ -32,6 +34,21 @@ func realDisk(t *testing.T) (path string, c *catalog.Catalog) {
 		t.Fatal(err)
 	}
 	return path, c
+}
+
+// realTarget is what KMI_TEST_DISK holds.
+func realTarget(t *testing.T, c *catalog.Catalog) (f *catalog.Flavor, r *catalog.Release, arch catalog.Arch) {
+	t.Helper()
+	name, rest, _ := strings.Cut(cmp.Or(os.Getenv("KMI_TEST_TARGET"), "debian:12/x86_64"), ":")
+	version, a, _ := strings.Cut(rest, "/")
+	f, r, err := c.Release(name, version)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.Origin.ArchNames[catalog.Arch(a)] == "" {
+		t.Fatalf("KMI_TEST_TARGET: %q is no architecture of %s", a, name)
+	}
+	return f, r, catalog.Arch(a)
 }
 
 // made customises a disk with what a test adds, and returns the result's.
@@ -111,6 +128,7 @@ func TestPackageManagers(t *testing.T) {
 		"mkdir -p /etc/yum.repos.d /etc/dnf/vars /etc/zypp/repos.d; echo 1 >/etc/dnf/vars/releasever",
 		`for d in /etc/yum.repos.d /etc/zypp/repos.d; do printf '[own]\nname=own\nbaseurl=file:///srv/rpm\ngpgcheck=0\nenabled=1\nautorefresh=1\n' >$d/own.repo; done`,
 		pacman("git"), pacman("vim"), pacman("fastfetch"), "cd /srv/pacman && repo-add own.db.tar.gz *.pkg.tar* >/dev/null && cd /",
+		"mkdir -p /etc/pacman.d/gnupg && echo secret >/etc/pacman.d/gnupg/key",
 		`printf '[options]\nArchitecture = auto\nSigLevel = Never\n[own]\nServer = file:///srv/pacman\n' >/etc/pacman.conf`,
 	}, nil)
 	for _, x := range []struct {
@@ -135,6 +153,13 @@ func TestPackageManagers(t *testing.T) {
 			if _, err := os.Stat(filepath.Join(filepath.Dir(result), "licenses/usr/share/licenses/git/COPYING")); err != nil {
 				t.Error(err)
 			}
+			if x.manager == "pacman" {
+				inside(t, result, func(root string) {
+					if _, err := os.Stat(filepath.Join(root, "etc/pacman.d/gnupg")); !errors.Is(err, fs.ErrNotExist) {
+						t.Errorf("the keyring with its private key is still there: %v", err)
+					}
+				})
+			}
 		})
 	}
 }
@@ -142,12 +167,13 @@ func TestPackageManagers(t *testing.T) {
 // Every way leaves the same packages, and the same files with the same contents, owners and modes.
 func TestWaysAgree(t *testing.T) {
 	plain, c := realDisk(t)
+	flavor, release, arch := realTarget(t, c)
 	var host Host
 	var first string
 	var packages string
 	var files map[string]string
 	for _, way := range catalog.Ways {
-		if err := host.Can(t.Context(), way, catalog.X86_64); err != nil {
+		if err := host.Can(t.Context(), way, arch); err != nil {
 			t.Logf("%s: %v", way, err)
 			continue
 		}
@@ -156,12 +182,8 @@ func TestWaysAgree(t *testing.T) {
 		}
 		t.Run(way, func(t *testing.T) {
 			l := newLog(t)
-			flavor, release, err := c.Release("debian", "12")
-			if err != nil {
-				t.Fatal(err)
-			}
 			s := Spec{Origin: &catalog.Origin{Kind: "image", Format: "qcow2", ArchNames: flavor.Origin.ArchNames, Boot: flavor.Origin.Boot,
-				Customise: &catalog.Customise{Manager: "apt", Seed: "cloud-init", Trusted: "made here"}}, Manager: c.Managers["apt"], Release: release, Arch: catalog.X86_64,
+				Customise: &catalog.Customise{Manager: "apt", Seed: "cloud-init", Trusted: "made here"}}, Manager: c.Managers["apt"], Release: release, Arch: arch,
 				Packages: c.Project.Packages, Disk: plain, Size: 10 << 30, Way: way, Dir: t.TempDir(), Cache: t.TempDir()}
 			d, err := Run(t.Context(), s, l.Scope)
 			if err != nil {
@@ -177,6 +199,7 @@ func TestWaysAgree(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			t.Logf("%.1f MB, %d packages", float64(d.Size)/1e6, strings.Count(string(data), "\n"))
 			found := map[string]string{}
 			inside(t, filepath.Join(s.Dir, "result", d.File), func(root string) { found = tree(t, root) })
 			if first == "" {
