@@ -78,7 +78,7 @@ func (r *run) chroot(ctx context.Context) error {
 	if err := table([]mount{{Volume: r.root, Point: "/"}}); err != nil {
 		return err
 	}
-	for name, text := range map[string]string{"chroot.sh": chrootScript, "script": r.script(), "grow": "", "relabel": ""} {
+	for name, text := range map[string]string{"chroot.sh": chrootScript, "script": r.script(), "grow": "", "relabel": "", "seccomp": string(filter())} {
 		if err := r.note(name, text); err != nil {
 			return err
 		}

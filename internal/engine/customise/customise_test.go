@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -161,8 +162,24 @@ func TestConfinement(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer secret.Close()
+	attack := filepath.Join(t.TempDir(), "attack")
+	build := exec.Command("go", "build", "-o", attack, ".")
+	build.Dir, build.Env = "testdata/attack", append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	program, err := os.ReadFile(attack)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const name = "kmi-test-secret"
+	if key, err := unix.AddKey("user", name, []byte("secret"), unix.KEY_SPEC_USER_KEYRING); err != nil {
+		t.Logf("no key for the guest to find: %v", err)
+	} else {
+		defer func() { _, _ = unix.KeyctlInt(unix.KEYCTL_UNLINK, key, unix.KEY_SPEC_USER_KEYRING, 0, 0) }()
+	}
 	a, log := newArchive(t), newLog(t)
-	s := spec(t, guest{fs: "ext4"}.make(t), a)
+	s := spec(t, guest{fs: "ext4", files: map[string]string{"bin/attack": string(program)}}.make(t), a)
 	_, port, _ := net.SplitHostPort(secret.Addr().String())
 	mark := filepath.Join(t.TempDir(), "host")
 	s.Origin.Customise.Prepare = []string{
@@ -170,10 +187,11 @@ func TestConfinement(t *testing.T) {
 		"tried nc -w 1 127.0.0.1 " + port,
 		"tried wget -q -O- http://127.0.0.1:" + port + "/",
 		"export http_proxy=$http_proxy; tried wget -q -O- http://127.0.0.1:" + port + "/",
-		"tried wget -q -O- http://169.254.169.254/latest/", "tried wget -q -O- http://localhost:" + port + "/",
+		"tried wget -q -O- http://169.254.169.254/latest/", "tried wget -q -O- http://10.1.2.3/", "tried wget -q -O- http://localhost:" + port + "/",
 		"tried mount -t tmpfs none /tmp", "tried mount -o remount,rw /sys", "tried hostname changed", "tried ls " + mark, "tried ls /proc/1/root" + mark,
 		"tried sh -c 'cat /proc/sys/kernel/panic >/proc/sys/kernel/panic'", "tried sh -c 'echo h >/proc/sysrq-trigger'", "tried sh -c 'echo x >/sys/kernel/uevent_helper'",
 		"mknod /etc/memory c 1 1 2>/dev/null || :; tried head -c 1 /etc/memory", "mknod /etc/disk b 254 0 2>/dev/null || :; tried head -c 1 /etc/disk",
+		"SECRET=" + name + " attack /run/kmi/out.tar /run/kmi/script /dev/null /proc/sys /sys",
 		"[ \"$(ps | wc -l)\" -lt 12 ] || echo 'REACHED: the processes of the host'", "[ \"$(ls /sys/class/net | wc -l)\" -ge 0 ]",
 	}
 	if err := os.WriteFile(mark, nil, 0o600); err != nil {
@@ -185,7 +203,7 @@ func TestConfinement(t *testing.T) {
 	if strings.Contains(log.text(), "REACHED") {
 		t.Error(log.text())
 	}
-	for _, want := range []string{"127.0.0.1 is this host, which a guest may not reach", "169.254.169.254 is a link-local address"} {
+	for _, want := range []string{"127.0.0.1 is this host, which a guest may not reach", "169.254.169.254 is a link-local address", "10.1.2.3 is an address of a private network"} {
 		if !strings.Contains(log.text(), want) {
 			t.Errorf("the log does not say %q:\n%s", want, log.text())
 		}

@@ -197,7 +197,7 @@ func (g guest) make(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
-	for _, name := range strings.Fields("sh cat tar wget grep mkdir rm sed chmod ls sync mount ping nc mknod dd head wc id echo test sleep umount touch ln ip hostname ps") {
+	for _, name := range strings.Fields("sh cat tar wget grep mkdir rm sed chmod ls sync mount ping nc mknod dd head wc id echo test sleep umount touch ln ip hostname ps true") {
 		if err := os.Symlink("busybox", filepath.Join(top, "bin", name)); err != nil {
 			t.Fatal(err)
 		}

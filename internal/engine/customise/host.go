@@ -156,8 +156,11 @@ func Runs(arch catalog.Arch) error {
 	data, err := os.ReadFile("/proc/sys/fs/binfmt_misc/" + name)
 	text := string(data)
 	if err != nil || !strings.HasPrefix(text, "enabled") || !strings.Contains(text, "flags: ") || !strings.Contains(strings.SplitN(strings.SplitN(text, "flags: ", 2)[1], "\n", 2)[0], "F") {
-		return event.WithRemedy(fmt.Errorf("programs of %s do not run on this machine", arch),
-			"apt-get install --no-install-recommends qemu-user-static binfmt-support")
+		remedy := "apt-get install --no-install-recommends qemu-user-static binfmt-support arch-test"
+		if _, err := os.Stat("/proc/sys/fs/binfmt_misc/register"); err != nil { // where no service manager does it
+			remedy += "; mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc; update-binfmts --enable " + name
+		}
+		return event.WithRemedy(fmt.Errorf("programs of %s do not run on this machine", arch), "%s", remedy)
 	}
 	return nil
 }

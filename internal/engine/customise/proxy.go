@@ -46,7 +46,11 @@ func newProxy(listener net.Listener, mirrors []upstream.Mirror, scope *event.Sco
 				if err != nil {
 					return err
 				}
-				if why := machine.Forbidden(to.Addr()); why != "" {
+				why := machine.Forbidden(to.Addr())
+				if why == "" && private(to.Addr()) {
+					why = "an address of a private network (--mirror names archives there)"
+				}
+				if why != "" {
 					return fmt.Errorf("%s is %s, which a guest may not reach", to.Addr(), why)
 				}
 				return nil
@@ -90,6 +94,15 @@ func newProxy(listener net.Listener, mirrors []upstream.Mirror, scope *event.Sco
 	p.server = &http.Server{Handler: g, ReadHeaderTimeout: 30 * time.Second, ErrorLog: g.Logger.(*log.Logger)}
 	go func() { _ = p.server.Serve(listener) }()
 	return p
+}
+
+// shared is the network between providers and their customers (RFC 6598).
+var shared = netip.MustParsePrefix("100.64.0.0/10")
+
+// private says whether an address is one of a network that is nobody else's business: archives are public, or mirrors.
+func private(a netip.Addr) bool {
+	a = a.Unmap()
+	return a.IsPrivate() || shared.Contains(a)
 }
 
 func (p *proxy) tell(format string, args ...any) {
