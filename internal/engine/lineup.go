@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/command"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/customise"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/upstream"
@@ -187,9 +188,15 @@ func (e *Engine) end(t Target) (last Stage, why string) {
 		if _, _, err := e.host.Choose(context.Background(), o, t.Release, t.Arch, o.Signature != nil, false); err != nil {
 			return Fetch, "not possible on this machine: " + err.Error()
 		}
-	} else if err := customise.Runs(t.Arch); err != nil {
-		cause, remedy := explain(err)
-		return Fetch, fmt.Sprintf("not possible on this machine: %s (%s)", cause, remedy)
+	} else {
+		err := customise.Runs(t.Arch)
+		if err == nil && t.Arch != hostArch() {
+			_, err = command.Look("arch-test") // mmdebstrap asks it
+		}
+		if err != nil {
+			cause, remedy := explain(err)
+			return Fetch, fmt.Sprintf("not possible on this machine: %s (%s)", cause, remedy)
+		}
 	}
 	if why == "" {
 		if why = e.refusal(t.Flavor); why != "" {

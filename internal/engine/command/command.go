@@ -61,7 +61,7 @@ var Packages = map[string]string{
 	"mkfs.ext4": "e2fsprogs", "debugfs": "e2fsprogs", "dumpe2fs": "e2fsprogs", "qemu-img": "qemu-utils", "qemu-system-x86_64": "qemu-system-x86",
 	"qemu-system-aarch64": "qemu-system-arm", "xorriso": "xorriso", "chroot": "coreutils", "xz": "xz-utils", "bzip2": "bzip2",
 	"bwrap": "bubblewrap", "prlimit": "util-linux", "fstrim": "util-linux", "mount": "mount", "sfdisk": "fdisk", "e2fsck": "e2fsprogs", "resize2fs": "e2fsprogs",
-	"xfs_growfs": "xfsprogs", "btrfs": "btrfs-progs", "setfiles": "policycoreutils", "guestfish": "libguestfs-tools", "supermin": "supermin",
+	"xfs_growfs": "xfsprogs", "btrfs": "btrfs-progs", "setfiles": "policycoreutils", "guestfish": "libguestfs-tools", "supermin": "supermin", "arch-test": "arch-test",
 }
 
 // Remedy is what to do about the missing program.
