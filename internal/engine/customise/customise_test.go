@@ -122,14 +122,25 @@ func TestGuestfs(t *testing.T) {
 		t.Skip(err)
 	}
 	cache := t.TempDir()
+	secret, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer secret.Close()
+	_, port, _ := net.SplitHostPort(secret.Addr().String())
 	for _, g := range []guest{{fs: "ext4"}, {fs: "btrfs subvolume"}} {
 		t.Run(g.fs, func(t *testing.T) {
 			a, log := newArchive(t), newLog(t)
 			s := spec(t, g.make(t), a)
 			s.Way, s.Cache = catalog.Guestfs, cache
+			// Where the appliance sees this host's loopback.
+			s.Origin.Customise.Prepare = []string{"! nc -w 5 169.254.2.2 " + port + " </dev/null || echo REACHED: this host"}
 			d, err := Run(t.Context(), s, log.Scope)
 			if err != nil {
 				t.Fatalf("%v\n%s", err, log.text())
+			}
+			if strings.Contains(log.text(), "REACHED") {
+				t.Error("a service of this host can be reached")
 			}
 			if data, err := os.ReadFile(filepath.Join(s.Dir, "result/packages.txt")); err != nil || !strings.Contains(string(data), "git 1:2.39-1 amd64 2000\n") {
 				t.Errorf("%s, %v", data, err)

@@ -88,8 +88,8 @@ func (w *words) tail() string {
 	return w.said.String()
 }
 
-// launch starts the appliance with the disk under work.
-func (r *run) launch(ctx context.Context) (*fish, error) {
+// launch starts the appliance with the disk under work, in a network namespace if there is one.
+func (r *run) launch(ctx context.Context, ns *os.File) (*fish, error) {
 	tmp := filepath.Join(r.Dir, "tmp")
 	cache := r.Cache
 	if cache == "" {
@@ -114,7 +114,7 @@ func (r *run) launch(ctx context.Context) (*fish, error) {
 	}
 	f := &fish{in: stdin, out: bufio.NewReader(stdout), mark: "kmi" + rand.Text()}
 	f.words = &words{mark: f.mark, line: r.line, scope: r.scope}
-	f.process, err = command.Start(ctx, command.Command{Name: "guestfish", Args: []string{"--network", "--verbose"}, Env: env, Dir: r.Dir, Stdin: in, Stdout: out, Stderr: f.words, MaxTime: guestTime, MaxFile: disk.MaxVirtualSize}, r.scope)
+	f.process, err = command.Start(ctx, command.Command{Name: "guestfish", Args: []string{"--network", "--verbose"}, Env: env, Dir: r.Dir, Network: ns, Stdin: in, Stdout: out, Stderr: f.words, MaxTime: guestTime, MaxFile: disk.MaxVirtualSize}, r.scope)
 	_, _ = in.Close(), out.Close()
 	if err != nil {
 		_, _ = stdin.Close(), stdout.Close()
@@ -179,7 +179,17 @@ func (f *fish) close() {
 
 // guestfs runs the script inside of libguestfs' appliance.
 func (r *run) guestfs(ctx context.Context) error {
-	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	// The appliance reaches whatever its QEMU reaches, this host's loopback among it. Root can leave it nothing but the proxy.
+	var ns *os.File
+	var listener net.Listener
+	var err error
+	if privileged() {
+		if ns, listener, err = namespace(); err == nil {
+			defer ns.Close()
+		}
+	} else {
+		listener, err = net.Listen("tcp4", "127.0.0.1:0")
+	}
 	if err != nil {
 		return err
 	}
@@ -188,7 +198,7 @@ func (r *run) guestfs(ctx context.Context) error {
 	r.proxy = fmt.Sprintf("http://169.254.2.2:%d", listener.Addr().(*net.TCPAddr).Port) // this host's loopback, as the appliance sees it
 
 	began := time.Now()
-	f, err := r.launch(ctx)
+	f, err := r.launch(ctx, ns)
 	if err != nil {
 		return err
 	}
