@@ -88,6 +88,7 @@ func licences(from io.Reader, to string) error {
 	}
 	defer root.Close()
 	t := tar.NewReader(from)
+	var total int64 // a sparse file is larger than its archive
 	for n := 0; ; {
 		h, err := t.Next()
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) { // the guest's tar may have been cut short
@@ -101,6 +102,9 @@ func licences(from io.Reader, to string) error {
 		}
 		if n++; n > maxLicences {
 			return fmt.Errorf("more than %d files", maxLicences)
+		}
+		if total += h.Size; total > maxArchive {
+			return fmt.Errorf("they have more than %d bytes", int64(maxArchive))
 		}
 		if err := root.MkdirAll(path.Dir(h.Name), 0o755); err != nil {
 			continue // a file is in its way

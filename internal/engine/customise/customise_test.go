@@ -1,13 +1,18 @@
 package customise
 
 import (
+	"archive/tar"
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -307,4 +312,107 @@ func statfs(t *testing.T, path string) int64 {
 		t.Fatal(err)
 	}
 	return int64(s.Blocks) * s.Bsize
+}
+
+// What a guest leaves behind leads nowhere and fills nothing: plain files with plain names, in a folder of their own.
+func TestCollect(t *testing.T) {
+	entry := func(name string, kind byte, text, link string) tar.Header {
+		return tar.Header{Name: name, Typeflag: kind, Size: int64(len(text)), Mode: 0o777, Linkname: link, PAXRecords: map[string]string{"KMI.text": text}}
+	}
+	pack := func(list ...tar.Header) string {
+		var b bytes.Buffer
+		w := tar.NewWriter(&b)
+		for _, h := range list {
+			text := h.PAXRecords["KMI.text"]
+			h.PAXRecords = nil
+			if err := w.WriteHeader(&h); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.Write([]byte(text)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_ = w.Close()
+		return b.String()
+	}
+	const good = "base 1 all 1\n"
+	// Files of holes only: their archive is small.
+	holes := t.TempDir()
+	words := []string{"-C", holes, "--format=posix", "--sparse", "-cf", "-"}
+	for i := range maxArchive/maxLicence + 1 {
+		name := filepath.Join(holes, fmt.Sprint(i))
+		if err := errors.Join(os.WriteFile(name, nil, 0o600), os.Truncate(name, maxLicence)); err != nil {
+			t.Fatal(err)
+		}
+		words = append(words, filepath.Base(name))
+	}
+	sparse, err := exec.Command("tar", words...).Output()
+	if err != nil || len(sparse) > 1<<20 {
+		t.Fatalf("%d bytes, %v", len(sparse), err)
+	}
+	for _, x := range []struct {
+		name     string
+		packages string
+		licences []tar.Header
+		want     string // part of the error; "" for none
+	}{
+		{"good", good, nil, ""},
+		{"names that lead out", good, []tar.Header{entry("../out", tar.TypeReg, "x", ""), entry("/out", tar.TypeReg, "x", ""), entry("a/../../out", tar.TypeReg, "x", ""), entry("a\\b", tar.TypeReg, "x", ""), entry("new\nline", tar.TypeReg, "x", ""),
+			entry(strings.Repeat("long/", 200)+"x", tar.TypeReg, "x", "")}, ""},
+		{"links", good, []tar.Header{entry("way", tar.TypeSymlink, "", "../.."), entry("way/out", tar.TypeReg, "x", ""), entry("hard", tar.TypeLink, "", "/etc/passwd"), entry("pipe", tar.TypeFifo, "", ""), entry("disk", tar.TypeBlock, "", "")}, ""},
+		{"a file in the way, and one twice", good, []tar.Header{entry("a", tar.TypeReg, "1", ""), entry("a/b", tar.TypeReg, "2", ""), entry("a", tar.TypeReg, "3", "")}, ""},
+		{"too much", good, nil, "more than 268435456 bytes"},
+		{"no packages", "", nil, "list of packages is empty"},
+		{"an escape sequence", "a\x1b[31m 1 all\n", nil, "the character U+001B"},
+		{"not a list", "what is this?\n\n\nit is none\nat all\n", nil, "is not NAME VERSION ARCH"},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			dir := t.TempDir()
+			r := &run{Spec: Spec{Dir: filepath.Join(dir, "work"), Origin: &catalog.Origin{Customise: &catalog.Customise{Manager: "pm"}}, Way: catalog.Chroot}, scope: newLog(t).Scope}
+			r.out = filepath.Join(dir, "guest.tar")
+			inner := pack(append(x.licences, entry("usr/copyright", tar.TypeReg, "kept", ""))...)
+			if x.name == "too much" {
+				inner = string(sparse)
+			}
+			out := pack(entry("./packages.txt", tar.TypeReg, x.packages, ""), entry("../chosen.txt", tar.TypeReg, "x", ""), entry(licencesFile, tar.TypeReg, inner, ""))
+			if err := os.WriteFile(r.out, []byte(out), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			d := &disk.Disk{Packages: "packages.txt", Licences: "licenses"}
+			err := r.collect(d)
+			if x.want != "" {
+				if err == nil || !strings.Contains(err.Error(), x.want) {
+					t.Errorf("%v, want %q", err, x.want)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			var found []string
+			err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+				if err == nil && !d.IsDir() {
+					if !d.Type().IsRegular() {
+						t.Errorf("%s is no plain file", path)
+					}
+					found = append(found, strings.TrimPrefix(path, dir))
+				}
+				return err
+			})
+			if want := []string{"/guest.tar", "/work/result/licenses/usr/copyright", "/work/result/packages.txt"}; err != nil || len(x.licences) == 0 && !slices.Equal(found, want) {
+				t.Errorf("%q, %v, want %q", found, err, want)
+			}
+			for _, path := range found {
+				if path != "/guest.tar" && path != "/work/result/packages.txt" && !strings.HasPrefix(path, "/work/result/licenses/") {
+					t.Errorf("%s is outside", path)
+				}
+			}
+			if data, err := os.ReadFile(filepath.Join(dir, "work/result/licenses/usr/copyright")); err != nil || string(data) != "kept" {
+				t.Errorf("what is good is lost: %q, %v", data, err)
+			}
+			if data, err := os.ReadFile(filepath.Join(dir, "work/result/licenses/a")); err == nil && string(data) != "1" {
+				t.Errorf("the second one of a name counts: %q", data)
+			}
+		})
+	}
 }
