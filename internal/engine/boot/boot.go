@@ -36,7 +36,7 @@ type Spec struct {
 	Size     int64         // bytes of the disk that the machine sees: the root has to grow to it
 	Full     bool          // the whole baseline; otherwise only until the guest agent answers
 	Dir      string        // a folder to work in, made and removed by the caller; nothing is put anywhere else
-	Deadline time.Duration // for the whole test; 0 means 10 minutes emulated, 3 with KVM
+	Deadline time.Duration // for the whole test; 0 means 10 minutes emulated, 30 of another architecture, 3 with KVM
 
 	extra []string // further arguments of QEMU, for tests
 	bare  bool     // no overlay, no seed: for tests that boot nothing
@@ -120,8 +120,11 @@ func Run(ctx context.Context, s Spec, scope *event.Scope) (Result, error) {
 	}
 	if s.Deadline == 0 {
 		s.Deadline = 10 * time.Minute
-		if accel == "kvm" {
+		switch {
+		case accel == "kvm":
 			s.Deadline = 3 * time.Minute
+		case s.Arch != machine.Host():
+			s.Deadline = 30 * time.Minute
 		}
 	}
 	t.Deadline = s.Deadline

@@ -133,7 +133,10 @@ func canChroot(ctx context.Context, arch catalog.Arch, try bool) error {
 	}
 	_ = listener.Close()
 	defer ns.Close()
-	err = command.Run(ctx, command.Command{Name: "bwrap", Args: []string{"--ro-bind", "/", "/", "--unshare-pid", "--cap-drop", "ALL", "--", "/bin/true"}, Isolated: true, Network: ns}, nil)
+	if err := os.WriteFile(filepath.Join(dir, "seccomp"), filter(), 0o600); err != nil {
+		return err
+	}
+	err = command.Run(ctx, command.Command{Name: "sh", Args: []string{"-c", "exec bwrap --ro-bind / / --unshare-pid --cap-drop ALL --seccomp 9 -- /bin/true 9<seccomp"}, Dir: dir, Isolated: true, Network: ns}, nil)
 	if err != nil {
 		return fmt.Errorf("it cannot confine programs: %w", err)
 	}
