@@ -55,6 +55,7 @@ if [ "$phase" = look ]; then
     # The root can be one of btrfs's subvolumes, which nothing but the boot loader knows of.
     if [ ! -e guest/etc ]; then
         for path in guest/*; do
+            case ${path#guest/} in *[!A-Za-z0-9_@.-]*) continue ;; esac # a comma would be another option
             [ ! -L "$path" ] && [ -d "$path/etc" ] && [ -d "$path/usr" ] || continue
             umount guest
             mount -t "$kind" -o "ro,nodev,nosuid,subvol=${path#guest/}" "$device" guest

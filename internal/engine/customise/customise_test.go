@@ -132,6 +132,15 @@ func TestGuestfs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer secret.Close()
+	go func() {
+		for {
+			conn, err := secret.Accept()
+			if err != nil {
+				return
+			}
+			_ = conn.Close()
+		}
+	}()
 	_, port, _ := net.SplitHostPort(secret.Addr().String())
 	for _, g := range []guest{{fs: "ext4"}, {fs: "btrfs subvolume"}} {
 		t.Run(g.fs, func(t *testing.T) {
