@@ -67,7 +67,7 @@ README.md is shown, and both are written at once; every other byte stays. A step
 				for _, c := range p.Criteria {
 					fmt.Printf("%-8s  %-14s  %s\n                          %s\n", c.State, c.ID, c.Text, event.Clean(c.Evidence))
 				}
-				fmt.Printf("\n%s", p.Diff)
+				fmt.Printf("\n%s", shown(p.Diff))
 			}
 			if err := p.Ready(); err != nil {
 				fmt.Fprintf(os.Stderr, "kmi-tui: %v\n", err)
@@ -99,6 +99,14 @@ README.md is shown, and both are written at once; every other byte stays. A step
 	f.BoolVar(&dry, "dry-run", false, "only judge and show the difference")
 	f.BoolVar(&yes, "yes", false, "do not ask")
 	return c
+}
+
+// shown is a difference for people, harmless where it goes to a terminal; everywhere else it is as patch takes it.
+func shown(diff string) string {
+	if term.IsTerminal(int(os.Stdout.Fd())) {
+		return event.CleanText(diff)
+	}
+	return diff
 }
 
 // agree asks before something is written, where nobody has said yes.
@@ -148,7 +156,7 @@ into README.md between its marks and leaves every other byte alone.`,
 					fmt.Fprintln(os.Stderr, "README.md has it already")
 					return nil
 				}
-				fmt.Print(d)
+				fmt.Print(shown(d))
 				if dry {
 					return nil
 				}

@@ -87,6 +87,7 @@ var criteria = []criterion{
 	{"published", catalog.Proposed, "the newest release is published for every architecture of the chart", false, (*evidence).published},
 	{"signature", catalog.Proposed, "index and images are signed by our key (cosign)", false, (*evidence).signed},
 	{"tested", catalog.Proposed, "every image has passed the boot test's baseline", false, (*evidence).tested},
+	{"additions", catalog.Proposed, "additional packages, sources, files and commands were scrutinised", false, (*evidence).additions},
 	{"reliable", catalog.Proposed, "the last four weeks' runs went well", false, (*evidence).reliable},
 	{"source", catalog.Stable, "metadata: source of the image, and the repository's commit", false, fields("source", "commit")},
 	{"pulled", catalog.Stable, "metadata: date pulled from upstream", false, fields("pulled")},
@@ -105,6 +106,7 @@ var criteria = []criterion{
 	{"basics", catalog.Stable, "storage, network and the system's functions behave as expected", false, (*evidence).tested},
 	{"try-me", catalog.Stable, "README.md has its Try Me", false, (*evidence).tryMe},
 	{"uses", catalog.Stable, "a living document of common uses and applications", false, (*evidence).uses},
+	{"enhancements", catalog.Stable, "major enhancements that were planned are finished", false, nil},
 	{"upstream", catalog.Stable, "ready for kubevirt/containerdisks", true, nil},
 }
 
@@ -289,7 +291,7 @@ func (p *Promotion) edits(e *Engine, change catalog.Promotion) error {
 		if perr != nil {
 			return &NotStarted{perr}
 		}
-		if text.new, err = readme.Replace(text.old, changed); err != nil {
+		if text.new, err = readme.SetRow(text.old, changed, p.Flavor); err != nil {
 			return &NotStarted{fmt.Errorf("%s: %w", text.path, err)}
 		}
 		p.files = append(p.files, *text)
@@ -361,18 +363,16 @@ func writeEditsWith(ctx context.Context, lock func(context.Context) (func(), err
 		}
 	}()
 	for _, f := range files {
-		now, err := os.ReadFile(f.path)
-		if err != nil {
-			return err
-		}
-		if !bytes.Equal(now, f.old) {
-			return event.WithRemedy(fmt.Errorf("%s has changed since it was read: nothing was written", f.path), "look again")
-		}
 		name, err := beside(f)
 		if err != nil {
 			return err
 		}
 		names = append(names, name)
+	}
+	for _, f := range files { // at the last moment: writing takes its time, and editors keep to no lock
+		if err := f.unchanged(); err != nil {
+			return err
+		}
 	}
 	for i, f := range files {
 		if err := rename(names[i], f.path); err != nil {
@@ -396,6 +396,15 @@ func writeEditsWith(ctx context.Context, lock func(context.Context) (func(), err
 		}
 	}
 	return nil
+}
+
+// unchanged makes sure that the file has still the content that the edit was made of.
+func (f *edit) unchanged() error {
+	now, err := os.ReadFile(f.path)
+	if err == nil && !bytes.Equal(now, f.old) {
+		err = event.WithRemedy(fmt.Errorf("%s has changed since it was read: nothing was written", f.path), "look again")
+	}
+	return err
 }
 
 // beside writes a file's new content under a temporary name in its folder.
@@ -574,6 +583,35 @@ func (ev *evidence) tested() (CriterionState, string) {
 	})
 }
 
+// additions lists what the row puts into the guest besides the distribution and the project's default packages. Only
+// people can scrutinise it; where there is none, there is nothing to scrutinise.
+func (ev *evidence) additions() (CriterionState, string) {
+	o := ev.flavor.Origin
+	if o == nil {
+		return Unproven, "the row does not say what its image is made of"
+	}
+	var list []string
+	add := func(what string, texts ...string) {
+		if len(texts) > 0 {
+			list = append(list, what+": "+strings.Join(texts, ", "))
+		}
+	}
+	add("sources", o.Sources...)
+	var files []string
+	for _, f := range o.Files {
+		files = append(files, f.Path)
+	}
+	add("files", files...)
+	if o.Customise != nil {
+		add("commands before everything else", o.Customise.Prepare...)
+	}
+	add("commands", o.Run...)
+	if len(list) == 0 {
+		return Proven, "nothing besides the distribution and the project's default packages"
+	}
+	return Unproven, strings.Join(list, "; ")
+}
+
 // reliable looks at the runs of the last weeks: at least four that took in the flavor, none that failed.
 func (ev *evidence) reliable() (CriterionState, string) {
 	went, failed := 0, []string{}
@@ -641,6 +679,9 @@ func (ev *evidence) size() (CriterionState, string) {
 			if ev.e.limits.Layer > 0 && l.Size > ev.e.limits.Layer {
 				return "", fmt.Errorf("a layer has %d bytes, and %s takes %d", l.Size, ev.e.limits.Registry, ev.e.limits.Layer)
 			}
+		}
+		if len(s.layers) == 0 {
+			return "", errors.New("it has no layers")
 		}
 		return fmt.Sprintf("%d MiB", s.layers[len(s.layers)-1].Size>>20), nil
 	})

@@ -70,7 +70,7 @@ func TestPromotion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for id, want := range map[string]CriterionState{"described": Proven, "redistribution": Proven, "published": Against, "signature": Against, "tested": Against, "reliable": Unproven, "kubevirt": ""} {
+	for id, want := range map[string]CriterionState{"described": Proven, "redistribution": Proven, "published": Against, "signature": Against, "tested": Against, "reliable": Unproven, "additions": Unproven, "kubevirt": ""} {
 		if got := p.state(id); got != want {
 			t.Errorf("nothing published: %s is %q, want %q", id, got, want)
 		}
@@ -82,11 +82,11 @@ func TestPromotion(t *testing.T) {
 	if errs := all(t, []*job{w.made(t, publication, catalog.Preview, catalog.X86_64, "a"), w.made(t, publication, catalog.Preview, catalog.ARM64, "a")}, Pack, Sign, Publish); strings.Join(errs, "") != "" {
 		t.Fatal(errs)
 	}
-	up.Stated = map[string]string{"reliable": "four weeks by hand", "signature": "trust me"}
+	up.Stated = map[string]string{"reliable": "four weeks by hand", "additions": "read in review", "signature": "trust me"}
 	if p, err = w.Promotion(ctx, up); err != nil {
 		t.Fatal(err)
 	}
-	for id, want := range map[string]CriterionState{"published": Proven, "signature": Proven, "tested": Proven, "reliable": Stated} {
+	for id, want := range map[string]CriterionState{"published": Proven, "signature": Proven, "tested": Proven, "reliable": Stated, "additions": Stated} {
 		if got := p.state(id); got != want {
 			t.Errorf("%s is %q, want %q: %+v", id, got, want, p.Criteria)
 		}
@@ -131,7 +131,7 @@ func TestPromotion(t *testing.T) {
 		t.Fatal(err)
 	}
 	for id, want := range map[string]CriterionState{"source": Proven, "pulled": Proven, "checksums": Proven, "documentation": Proven, "licence": Proven, "entrypoint": Proven, "size": Proven, "qcow": Proven,
-		"packages": Waived, "base": Against, "kubevirt": Unproven, "cloud-init": Proven, "try-me": Against, "upstream": Unproven} {
+		"packages": Waived, "base": Against, "kubevirt": Unproven, "enhancements": Unproven, "cloud-init": Proven, "try-me": Against, "upstream": Unproven} {
 		if got := p.state(id); got != want {
 			t.Errorf("stable: %s is %q, want %q: %+v", id, got, want, p.Criteria)
 		}
@@ -156,7 +156,7 @@ func TestPromotion(t *testing.T) {
 func TestWhatCannotBeSeenIsUnproven(t *testing.T) {
 	shut := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusForbidden) }))
 	defer shut.Close()
-	ask := Ask{Flavor: "debian", To: catalog.Proposed, Stated: map[string]string{"published": "seen by hand", "signature": "s", "tested": "t", "reliable": "r"}}
+	ask := Ask{Flavor: "debian", To: catalog.Proposed, Stated: map[string]string{"published": "seen by hand", "signature": "s", "tested": "t", "reliable": "r", "additions": "a"}}
 	w, _, _ := deskAt(t, strings.TrimPrefix(shut.URL, "http://")+"/kmi")
 	p, err := w.Promotion(t.Context(), Ask{Flavor: "debian", To: catalog.Proposed})
 	if err != nil {
@@ -239,6 +239,18 @@ func TestPromotionRefuses(t *testing.T) {
 	p.files[1].path = filepath.Join(t.TempDir(), "gone", "README.md")
 	if err := p.Write(context.Background()); err == nil || readText(t, catalogue) != before {
 		t.Error(err)
+	}
+	// Nor do files that an editor saves while others are waited for.
+	p.files[1] = kept
+	page := readText(t, kept.path)
+	if err := writeEditsWith(context.Background(), func(ctx context.Context) (func(), error) {
+		unlock, err := p.lock(ctx)
+		return unlock, errors.Join(err, os.WriteFile(kept.path, []byte(page+"by an editor\n"), 0o640))
+	}, p.files, os.Rename); err == nil || !strings.Contains(err.Error(), "has changed since it was read") || readText(t, catalogue) != before || readText(t, kept.path) != page+"by an editor\n" {
+		t.Error(err)
+	}
+	if err := os.WriteFile(kept.path, []byte(page), 0o640); err != nil {
+		t.Fatal(err)
 	}
 	// Nor does one whose name cannot be taken at the last moment: the first is put back.
 	p.files[1] = kept

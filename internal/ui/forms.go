@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -27,6 +28,7 @@ type form struct {
 	why     string                           // why it cannot be written; "" if it can
 	write   func(context.Context) error
 	written string               // what to say when it was
+	word    string               // has to be typed before it is written; "" wants yes or no
 	texts   []string             // what can be copied, the most wanted first
 	next    func(*model) tea.Cmd // on to the open questions; nil: there are none
 	batch   func() string        // the same on the command line
@@ -192,7 +194,7 @@ func (f *form) judge(m *model) tea.Cmd {
 // judged shows the checklist and the difference.
 func (f *form) judged(p *engine.Promotion) {
 	f.why, f.next, f.write, f.written = "", nil, p.Write, fmt.Sprintf("%s is %s now: commit distros.toml and README.md", p.Flavor, p.To)
-	f.texts = []string{p.Diff}
+	f.texts, f.word = []string{p.Diff}, string(p.To)
 	if err := p.Ready(); err != nil {
 		f.why = "not every criterion is passed"
 	}
@@ -258,7 +260,7 @@ func diffLines(text string, w int, st *styles) (out []string) {
 // vouch asks for words where nothing can be seen.
 func (f *form) vouch(m *model, open []engine.Criterion) tea.Cmd {
 	var groups []*huh.Group
-	for _, c := range open {
+	for i, c := range open {
 		if f.words[c.ID] == nil {
 			f.words[c.ID] = new(string)
 		}
@@ -266,7 +268,7 @@ func (f *form) vouch(m *model, open []engine.Criterion) tea.Cmd {
 		if c.State == engine.Against || c.State == engine.Waived {
 			what = "It does not hold. Why may it be waived? Empty leaves it open."
 		}
-		groups = append(groups, huh.NewGroup(huh.NewInput().Title(c.ID+": "+c.Text).Description(clean(c.Evidence)+"\n"+what).CharLimit(400).Value(f.words[c.ID])))
+		groups = append(groups, huh.NewGroup(huh.NewInput().Title(fmt.Sprintf("%d of %d · %s: %s", i+1, len(open), c.ID, c.Text)).Description(clean(c.Evidence)+"\n"+what).CharLimit(400).Value(f.words[c.ID])))
 	}
 	return f.questions(m, func(m *model) tea.Cmd {
 		f.ask.Stated, f.ask.Waived = map[string]string{}, map[string]string{}
@@ -383,7 +385,7 @@ func (m *model) whyNotWrite() string {
 // writeForm asks once more, and writes.
 func (m *model) writeForm() tea.Cmd {
 	f := m.form
-	m.dialog = &dialog{title: "Write it?", text: "Files of the repository are changed as shown, all at once, and nothing else. Commit them afterwards.", batch: f.batch(),
+	m.dialog = &dialog{title: "Write it?", text: "Files of the repository are changed as shown, all at once, and nothing else. Commit them afterwards.", batch: f.batch(), word: f.word,
 		doing: "write", leaving: "go back", opened: m.clock, yes: func() tea.Cmd {
 			return f.work(m, "writing …", func(ctx context.Context) (func(*model) tea.Cmd, error) {
 				if err := f.write(ctx); err != nil {
@@ -426,14 +428,12 @@ func (m *model) promoteLine(ask engine.Ask) string {
 	if ask.Reason != "" {
 		words = append(words, "--reason", ask.Reason)
 	}
-	for flag, texts := range map[string]map[string]string{"--state": ask.Stated, "--waive": ask.Waived} {
-		ids := make([]string, 0, len(texts))
-		for id := range texts {
-			ids = append(ids, id)
-		}
-		slices.Sort(ids)
-		for _, id := range ids {
-			words = append(words, flag, id+"="+texts[id])
+	for _, given := range []struct {
+		flag  string
+		texts map[string]string
+	}{{"--state", ask.Stated}, {"--waive", ask.Waived}} {
+		for _, id := range slices.Sorted(maps.Keys(given.texts)) {
+			words = append(words, given.flag, id+"="+given.texts[id])
 		}
 	}
 	return m.commandLine(words...)

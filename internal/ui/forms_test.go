@@ -60,8 +60,10 @@ func TestPromotionForm(t *testing.T) {
 	x.press("w") // it cannot be written, and says why
 	x.wait("not every criterion is passed")
 	x.press("enter") // what is open
-	x.wait("What vouches for it?")
+	x.wait("1 of 2 · additions", "What vouches for it?")
 	x.press("f", "i", "n", "e", "enter")
+	x.wait("2 of 2 · reliable")
+	x.press("enter")
 	x.wait("stated")
 	x.wait("published")
 	x.press("esc")
@@ -77,7 +79,11 @@ func TestPromotionForm(t *testing.T) {
 	x.wait(`+level          = "planned"`)
 	x.press("w")
 	x.wait("Write it?")
-	x.answer("Write it?", "y")
+	x.answer("Write it?", "y", "enter") // it has to be typed
+	x.wait("not “planned”")
+	x.press("backspace", "planned")
+	x.wait("enter does it")
+	x.press("enter")
 	x.wait("debian is planned now")
 	if got := file(t, dir, "distros.toml"); !strings.Contains(got, "reason = \"broke\"") {
 		t.Error("it was not written")

@@ -211,6 +211,37 @@ func Replace(readme []byte, c *catalog.Catalog) ([]byte, error) {
 	return slices.Concat(readme[:s.from], []byte(s.chart(c)), readme[s.to:]), nil
 }
 
+// SetRow returns the README with a flavor's row of the chart as the catalogue has it, and every other byte as it was, also
+// where the chart has rows that the catalogue has otherwise. Where it does not have the flavor's row once, or has another
+// head, the whole chart is put there, as by Replace. Errors are those of Replace.
+func SetRow(readme []byte, c *catalog.Catalog, flavor string) ([]byte, error) {
+	s, err := find(readme)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(c.Flavors, func(f catalog.Flavor) bool { return f.ID == flavor })
+	if i < 0 {
+		return nil, fmt.Errorf("the catalogue has no flavor %q", flavor)
+	}
+	want := strings.SplitAfter(s.chart(c), "\n")
+	begin := "| [" + c.Flavors[i].Name + "]"
+	from, to, offset := -1, -1, s.from
+	for n, line := range strings.SplitAfter(string(readme[s.from:s.to]), "\n") {
+		rest, ok := strings.CutPrefix(line, begin)
+		switch {
+		case n < 2 && line != want[n], ok && from >= 0:
+			return Replace(readme, c)
+		case ok && strings.HasPrefix(strings.TrimLeft(rest, " "), "|"):
+			from, to = offset, offset+len(line)
+		}
+		offset += len(line)
+	}
+	if from < 0 {
+		return Replace(readme, c)
+	}
+	return slices.Concat(readme[:from], []byte(want[2+i]), readme[to:]), nil
+}
+
 // CheckChart says, with its line, where the chart in the README at path differs from the catalogue's.
 func CheckChart(path string, c *catalog.Catalog) error {
 	data, err := os.ReadFile(path)

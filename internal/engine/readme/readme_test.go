@@ -167,6 +167,48 @@ func TestLongAndWideNames(t *testing.T) {
 	}
 }
 
+// One row is changed, and nothing else, also where other rows are not the catalogue's.
+func TestSetRow(t *testing.T) {
+	c := load(t)
+	i := slices.IndexFunc(c.Flavors, func(f catalog.Flavor) bool { return f.ID == "debian" })
+	old := Chart(c)
+	c.Flavors[i].Level = catalog.Proposed
+	row := func(chart string) string {
+		_, rest, _ := strings.Cut(chart, "\n| [Debian] ")
+		text, _, _ := strings.Cut(rest, "\n")
+		return "| [Debian] " + text + "\n"
+	}
+	before, after := row(old), row(Chart(c))
+	if before == after {
+		t.Fatal("the level is not in the row")
+	}
+	mine := strings.Replace(strings.Replace(old, "[Fedora]   ", "[Fedora] mine", 1), "https://ubuntu.com", "https://ubuntu.example.org", 1)
+	for name, page := range map[string]string{
+		"as it is":        "# T\n" + Begin + "\n" + old + End + "\n\xff also mine",
+		"other line ends": strings.ReplaceAll("# T\n"+Begin+"\n"+old+End+"\n", "\n", "\r\n"),
+		"edited by hand":  "# T\n" + Begin + "\n" + mine + "\nwords\n" + End + "\n| [Debian] | not in the chart |\n",
+	} {
+		b, a := before, after
+		if strings.Contains(page, "\r\n") {
+			b, a = strings.ReplaceAll(b, "\n", "\r\n"), strings.ReplaceAll(a, "\n", "\r\n")
+		}
+		got, err := SetRow([]byte(page), c, "debian")
+		if want := strings.Replace(page, b, a, 1); err != nil || string(got) != want || want == page {
+			t.Errorf("%s: %v\n%s", name, err, got)
+		}
+	}
+	// What is no chart with that row becomes one.
+	for name, chart := range map[string]string{"nothing": "", "no such row": strings.Replace(old, before, "", 1), "the row twice": strings.Replace(old, before, before+before, 1), "another head": strings.Replace(old, "Flavor", "Name  ", 1)} {
+		got, err := SetRow([]byte(Begin+"\n"+chart+End+"\n"), c, "debian")
+		if err != nil || string(got) != Begin+"\n"+Chart(c)+End+"\n" {
+			t.Errorf("%s: %v\n%s", name, err, got)
+		}
+	}
+	if _, err := SetRow([]byte("# T\n"), c, "debian"); err == nil {
+		t.Error("without marks there is nothing to change")
+	}
+}
+
 // Whatever the README holds, Replace leaves what is outside of the marks alone, and what it returns passes.
 func FuzzReplace(f *testing.F) {
 	c := load(f)
