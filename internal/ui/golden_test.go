@@ -249,7 +249,7 @@ func plannedFor(m *model, selected ...string) {
 	for _, s := range selected {
 		plans = append(plans, m.engine.(*script).known[s].Plan)
 	}
-	m.Update(planMsg{m.plan, plans, nil})
+	m.Update(planMsg{m.plan, plans, nil, time.Now()})
 }
 
 var bothDebians = []string{"debian:13/x86_64", "debian:12/x86_64"}

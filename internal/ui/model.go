@@ -47,6 +47,7 @@ type (
 		plan  *planning
 		plans []engine.Plan
 		err   error
+		at    time.Time // when it was made, by the clock of the events
 	}
 	copiedMsg struct {
 		what string
@@ -288,7 +289,7 @@ func (m *model) apply(e *event.Event) {
 			m.unread++
 		}
 	case e.Target == "":
-	case m.planning():
+	case m.planning(), m.plan != nil && m.plan.owns(*e):
 		m.plan.apply(*e)
 	case m.board != nil:
 		m.board.apply(e)

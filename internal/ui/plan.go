@@ -26,6 +26,8 @@ type planning struct {
 	cancel    context.CancelCauseFunc
 	cancelled bool
 	then      func() // asks whether to start what was planned; nil: it was only to be seen
+
+	from, to time.Time // between which its events are, by their own clock; zero: there are none
 }
 
 // fresh is how long a plan stands for a run that is about to start. The run itself looks again.
@@ -48,6 +50,12 @@ type planned struct {
 }
 
 func (p *planning) over() bool { return !p.ended.IsZero() }
+
+// owns reports whether an event is of the plan, though it comes after it: events and what the engine returns take different
+// ways. It is none of the run that was started meanwhile.
+func (p *planning) owns(e event.Event) bool {
+	return !p.from.IsZero() && !e.Time.Before(p.from) && !e.Time.After(p.to)
+}
 
 func (p *planning) apply(e event.Event) {
 	if e.Stage != string(engine.Resolve) {
@@ -72,11 +80,11 @@ func (m *model) startPlan() tea.Cmd {
 
 // planOf asks the engine what a run would do.
 func (m *model) planOf(sel engine.Selection, names []string, then func()) tea.Cmd {
-	p := &planning{then: then, names: names, batch: m.batch(sel, "--plan"), began: m.clock, asked: map[string]state{}}
+	p := &planning{then: then, names: names, batch: m.batch(sel, "--plan"), began: m.clock, asked: map[string]state{}, from: time.Now()}
 	wait, cancel := m.start(func(ctx context.Context) tea.Msg {
 		plans, err := m.engine.Plan(ctx, sel)
-		return planMsg{p, plans, err}
-	}, func(err error) tea.Msg { return planMsg{p, nil, err} })
+		return planMsg{p, plans, err, time.Now()}
+	}, func(err error) tea.Msg { return planMsg{p, nil, err, time.Now()} })
 	p.cancel = cancel
 	m.plan = p
 	m.scrolled[planScreen] = list{}
@@ -88,7 +96,7 @@ func (m *model) planOf(sel engine.Selection, names []string, then func()) tea.Cm
 func (m *model) planned(msg planMsg) tea.Cmd {
 	p := msg.plan
 	p.cancel(nil)
-	p.ended = m.clock
+	p.ended, p.to = m.clock, msg.at
 	if !p.cancelled {
 		m.note = "" // what was said while it was made is past
 	}

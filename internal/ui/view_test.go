@@ -143,11 +143,11 @@ var views = []struct {
 	{"plan", func(m *model) {
 		press(m, "a", "p")
 		plans, _ := planned2(context.Background(), newScript(), []string{"debian:13/x86_64", "debian:12/x86_64", "世界:1/x86_64"})
-		m.Update(planMsg{m.plan, plans, nil})
+		m.Update(planMsg{m.plan, plans, nil, time.Now()})
 	}},
 	{"no plan", func(m *model) {
 		press(m, "a", "p")
-		m.Update(planMsg{m.plan, nil, event.WithRemedy(errors.New(strings.Repeat("no plan ", 40)), "do something")})
+		m.Update(planMsg{m.plan, nil, event.WithRemedy(errors.New(strings.Repeat("no plan ", 40)), "do something"), time.Now()})
 	}},
 	{"question", func(m *model) { press(m, "a", "b") }},
 	{"run of 1", func(m *model) { runOf(m, 1) }},
@@ -266,7 +266,7 @@ func TestMonkey(t *testing.T) {
 			}
 		case 3:
 			if m.planning() {
-				m.Update(planMsg{m.plan, []engine.Plan{{Target: "a", Action: engine.Build}}, nil})
+				m.Update(planMsg{m.plan, []engine.Plan{{Target: "a", Action: engine.Build}}, nil, time.Now()})
 			}
 		case 4:
 			m.Update(tickMsg{})
@@ -455,5 +455,25 @@ func BenchmarkView(b *testing.B) {
 				m.View()
 			}
 		})
+	}
+}
+
+// What a plan said last may come after the run has begun that it was made for: it is no part of the run.
+func TestLateEventsOfAPlan(t *testing.T) {
+	m := modelOf(newScript())
+	m.Update(tea.WindowSizeMsg{Width: 120, Height: 40})
+	press(m, "/", "debian", "enter", "b")
+	late := event.Event{Time: time.Now(), Target: "debian:13/x86_64", Stage: "resolve", Kind: event.Finished}
+	m.Update(planMsg{m.plan, []engine.Plan{{Target: "debian:13/x86_64", Action: engine.Build}, {Target: "debian:12/x86_64", Action: engine.Build}}, nil, time.Now()})
+	m.startRun(m.meant())
+	line := late
+	line.Kind, line.Line = event.Log, "said while it was planned"
+	m.Update(eventsMsg{line, late})
+	if p := m.board.byTarget["debian:13/x86_64"]; p.log.buf.end() != 0 || p.stages[0].state != waiting {
+		t.Errorf("%d lines, %v", p.log.buf.end(), p.stages[0].state)
+	}
+	m.Update(eventsMsg{{Time: time.Now(), Target: "debian:13/x86_64", Stage: "resolve", Kind: event.Started}})
+	if p := m.board.byTarget["debian:13/x86_64"]; p.stages[0].state != running {
+		t.Errorf("%v", p.stages[0].state)
 	}
 }
