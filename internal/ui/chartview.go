@@ -266,9 +266,9 @@ func (m *model) chartLine(l line, i int, col columns) string {
 	}
 	if label != "" {
 		text := s.symbol() + " " + label
-		if width(text) > col.state && s == unsupported && strings.HasPrefix(label, s.word()) && col.state < 32 {
-			if text = s.symbol() + " " + s.word() + "…"; width(text) > col.state { // half a reason says nothing
-				text = s.symbol() + " " + s.word()
+		if word, _, more := strings.Cut(label, ":"); more && width(text) > col.state && col.state < 32 && (s == unsupported || word == noReleases) {
+			if text = s.symbol() + " " + word + "…"; width(text) > col.state { // half a reason says nothing
+				text = s.symbol() + " " + word
 			}
 		}
 		c.state = st.state(s).of(fit(text, col.state))

@@ -66,7 +66,8 @@ func (m *model) helpItems() (items []helpItem) {
 		}
 	}
 	if m.help.palette {
-		group("", func(a *action) bool { return a.in&here != 0 })
+		group("", func(a *action) bool { return a.in&here != 0 && (m.replay != nil || !a.ofReplay()) })
+		group("", func(a *action) bool { return a.in&here != 0 && m.replay == nil && a.ofReplay() }) // of no use here
 		typed := strings.ToLower(strings.TrimSpace(m.help.filter))
 		rank := func(i helpItem) int { // the one that is called so comes first
 			switch {

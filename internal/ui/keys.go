@@ -205,6 +205,9 @@ func (a *action) where() string {
 // everywhere reports whether the action is meant on all screens but one or two.
 func (a *action) everywhere() bool { return bits.OnesCount32(uint32(a.in&screens)) >= 6 }
 
+// ofReplay reports whether the action is of use while a recording is shown only.
+func (a *action) ofReplay() bool { return strings.HasPrefix(a.help, "of a replay: ") }
+
 // bound finds what a key means in a scope.
 func (m *model) bound(key string, s scope) *action {
 	for i := range m.actions {

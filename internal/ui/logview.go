@@ -387,6 +387,9 @@ func (v *logView) draw(st *styles, w, h int) []string {
 	total := v.total()
 	v.ask(i, h)
 	out := make([]string, 0, h)
+	if v.filter != nil && total == 0 && v.buf.end() > 0 && v.filter.done(v.buf) && h > 0 {
+		out = append(out, st.dim.of(fit("none of "+plural(v.buf.end(), "line")+" fits what is asked for: esc shows all of them", w)))
+	}
 	row := v.row
 	for ; i < total && len(out) < h; i++ {
 		l := v.buf.get(v.nth(i))

@@ -190,6 +190,9 @@ func (t *target) broken() bool {
 	return t.unsupported != "" && !t.ran && t.plan != nil && t.plan.action == engine.Fail
 }
 
+// noReleases is what a row says whose releases could not be found, before the reason.
+const noReleases = "no releases found"
+
 // found is the state of a row of which nothing can be built.
 func (r *row) found() (state, string) {
 	n := 0
@@ -207,7 +210,7 @@ func (r *row) found() (state, string) {
 	case n > 0:
 		return failed, fmt.Sprintf("%d of %d: %s", n, len(r.targets), brief(first.plan.reason))
 	case strings.HasPrefix(r.reason, "its releases could not be found"):
-		return failed, r.reason
+		return failed, noReleases + strings.TrimPrefix(r.reason, "its releases could not be found")
 	}
 	return unsupported, r.reason
 }
@@ -239,8 +242,10 @@ func (r *row) upstream(now time.Time) string {
 func age(d time.Duration) string {
 	days := int(d.Hours() / 24)
 	switch {
+	case d < time.Hour:
+		return fmt.Sprintf("%d min", max(0, int(d.Minutes())))
 	case days < 1:
-		return fmt.Sprintf("%d h", max(0, int(d.Hours())))
+		return fmt.Sprintf("%d h", int(d.Hours()))
 	case days < 60:
 		return fmt.Sprintf("%d d", days)
 	case days < 730:

@@ -102,22 +102,46 @@ func ends(left, right string, w int) string {
 	return pad(left, w-rw-1) + " " + right
 }
 
-// wrap breaks a sentence into lines of at most w cells, at spaces where there are some.
-func wrap(s string, w int) []string {
+// wrap breaks a sentence into lines of at most w cells: at spaces, and elsewhere only in words that are longer than a
+// line. A hyphen is no place to break at: half of a flag or of a file's name could not be copied.
+func wrap(s string, w int) (lines []string) {
 	if w <= 0 {
 		return nil
 	}
 	if width(s) <= w {
 		return []string{s}
 	}
-	lines := strings.Split(ansi.Wrap(s, w, ""), "\n")
+	line, cells := "", 0
+	for i, word := range strings.Split(s, " ") {
+		n := width(word)
+		switch {
+		case i == 0:
+			line, cells = word, n
+		case cells+1+n <= w:
+			line, cells = line+" "+word, cells+1+n
+		default:
+			lines = append(lines, strings.TrimRight(line, " "))
+			line, cells = word, n
+		}
+		for cells > w { // a word that no line has the room for
+			at := breaks(line, w)
+			if len(at) < 2 {
+				break
+			}
+			lines = append(lines, line[:at[1]])
+			line = line[at[1]:]
+			cells = width(line)
+		}
+	}
+	lines = append(lines, line)
 	for i := range lines {
 		lines[i] = fit(lines[i], w)
 	}
 	return lines
 }
 
-// breaks is where a log line of more than w cells is broken: the offsets at which its rows begin, 0 first.
+// breaks is where a log line of more than w cells is broken: the offsets at which its rows begin, 0 first. A row ends after
+// a space where there is one in its last third.
 func breaks(s string, w int) []int {
 	w = max(w, 2) // a wide character has to fit
 	if len(s) <= w {
@@ -126,22 +150,32 @@ func breaks(s string, w int) []int {
 	offsets := []int{0}
 	if plain(s) {
 		for i := w; i < len(s); i += w {
+			if k := strings.LastIndexByte(s[i-w/3:i], ' '); k >= 0 {
+				i -= w/3 - k - 1
+			}
 			offsets = append(offsets, i)
 		}
 		return offsets
 	}
 	at, cells := 0, 0
+	space, after := -1, 0 // the offset after the last space in the row's last third, and the cells up to there
 	for at < len(s) {
 		cluster, cw := ansi.FirstGraphemeCluster(s[at:], ansi.GraphemeWidth)
 		if len(cluster) == 0 {
 			break
 		}
 		if cells+cw > w {
-			offsets = append(offsets, at)
-			cells = 0
+			if space < 0 {
+				space, after = at, cells
+			}
+			offsets = append(offsets, space)
+			cells -= after
+			space = -1
 		}
 		at += len(cluster)
-		cells += cw
+		if cells += cw; cluster == " " && cells > w-w/3 {
+			space, after = at, cells
+		}
 	}
 	return offsets
 }
