@@ -96,7 +96,7 @@ func (p *person) screen() string { return p.tell("capture-pane", "-p") }
 // until looks at the screen whenever it has changed, until it is as it should be.
 func (p *person) until(what string, ok func(screen string) bool) string {
 	p.t.Helper()
-	deadline := time.After(time.Minute)
+	deadline := time.After(2 * time.Minute)
 	for {
 		s := p.screen()
 		if ok(s) {
@@ -144,7 +144,7 @@ func (p *person) typed(command string) {
 func (p *person) answer(question, key string) {
 	p.t.Helper()
 	p.wait(question)
-	for deadline := time.Now().Add(20 * time.Second); strings.Contains(p.screen(), question); {
+	for deadline := time.Now().Add(time.Minute); strings.Contains(p.screen(), question); {
 		if time.Now().After(deadline) {
 			p.t.Fatalf("the question stays:\n%s", p.screen())
 		}

@@ -89,7 +89,7 @@ func TestKilledRunIsRecorded(t *testing.T) {
 	r := u.start("--batch", "--only", "archlinux", "--until", "resolve", "--mirror", "https://="+server.URL+"/")
 	r.until("resolve", func(e engine.Event) bool { return e.Stage == "resolve" && e.Kind == "started" })
 	<-asked
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for { // it is on disk within a fraction of a second
 		runs, _ := filepath.Glob(filepath.Join(u.home, ".cache/kmi-tui/runs/*.ndjson"))
 		if len(runs) == 1 {

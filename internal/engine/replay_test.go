@@ -26,7 +26,7 @@ func recording(t testing.TB, text string) *Recording {
 // everything takes everything that a replay tells, up to its end.
 func everything(t testing.TB, r *Replay) (list []Event) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for {
 		events, ok := r.Next(ctx)

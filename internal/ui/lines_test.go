@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	tea "github.com/charmbracelet/bubbletea"
 
@@ -115,11 +116,8 @@ func TestThePlanComesBeforeTheQuestion(t *testing.T) {
 	}
 	close(h)
 	x.wait("Publish 2 targets to dir:images?", "1 to build, with 312 MiB from upstream; 1 with nothing to do.", "debian:13/x86_64 · build · 312 MiB · the guest has changed")
-	x.press("y") // typed before it was seen
-	x.wait("Publish 2 targets")
-	x.clock.advance(deaf)
-	x.clock.advance(2 * deaf)
-	x.press("esc")
+	x.clock.advance(deaf) // it comes while somebody may type: it is deaf for longer
+	x.answer("Publish 2 targets", "esc")
 	x.gone("Publish 2 targets")
 	x.press("b") // a moment later: the same plan
 	x.answer("Publish 2 targets", "esc")
@@ -133,6 +131,28 @@ func TestThePlanComesBeforeTheQuestion(t *testing.T) {
 	x.wait("how the run ended")
 	if asked != 2 {
 		t.Errorf("upstream was asked %d times", asked)
+	}
+}
+
+// A question that comes while somebody types is not answered by what was meant for something else.
+func TestAQuestionIsDeafAtFirst(t *testing.T) {
+	now := noon
+	m := modelOf(newScript())
+	m.now = func() time.Time { return now }
+	press(m, "/", "debian", "enter", "b")
+	plannedFor(m, bothDebians...)
+	for _, wait := range []time.Duration{0, deaf, deaf - 1} {
+		if now = now.Add(wait); m.dialog == nil {
+			t.Fatalf("%s after it came it is answered", now.Sub(noon))
+		}
+		press(m, "y")
+	}
+	if m.dialog == nil || m.board != nil {
+		t.Fatal("it is answered too early")
+	}
+	now = now.Add(1)
+	if press(m, "y"); m.dialog != nil || m.board == nil {
+		t.Error("it is not answered")
 	}
 }
 

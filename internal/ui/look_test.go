@@ -32,10 +32,10 @@ func TestLook(t *testing.T) {
 		}
 		return plans, nil
 	}
-	x := open(t, s, 120, 40, func(o *Options) { o.Look = true })
+	x := open(t, s, 120, 40, atNoon, func(o *Options) { o.Look = true })
 	x.wait("release chart", "13, 12") // the chart is there before anybody has answered
 	close(more)
-	screen := x.wait("13.8-20261120 3d", "33 d ago", "1 of 2 stale: the guest has", "✗ 2 broken · ↑ 1 stale: n", "its releases could not be", "2 cannot be decided")
+	screen := x.wait("13.8-20261120 3d", "33 d ago", "1 of 2 stale: the guest has", "✗ 2 broken · ↑ 1 stale: n", "✗ no releases found…", "2 cannot be decided")
 	for _, line := range strings.Split(screen, "\n") {
 		if strings.Contains(line, "Ubuntu") && !strings.Contains(line, "✗") {
 			t.Errorf("a broken upstream does not stand out: %q", line)

@@ -392,16 +392,16 @@ func TestLogs(t *testing.T) {
 	x.gone("line 50 of 600")
 	x.press("f")
 	x.wait("following")
-	lines(600, 601, strings.Repeat(" and so on", 20)+" to its END")
+	lines(600, 601, strings.Repeat(" and so on", 20)+" to its_END")
 	x.wait("line 600 of the guest", "…")
 	x.press("w")
-	x.wait("to its END", "wrapped")
+	x.wait("its_END", "wrapped")
 	x.press("t")
 	x.until("timestamps", func(s string) bool { return strings.Contains(s, ":"+s[:0]) && strings.Count(s, ":") > 20 })
 	x.press("w", "t")
-	x.gone("to its END")
+	x.gone("its_END")
 	x.press("right", "right", "right", "right", "right", "right", "right", "right", "right", "right")
-	x.wait("to its END")
+	x.wait("its_END")
 }
 
 func TestCancel(t *testing.T) {
@@ -768,7 +768,7 @@ func TestFlood(t *testing.T) {
 		duration = time.Second
 	}
 	s := newScript()
-	paused, resume := make(chan struct{}), make(chan struct{})
+	paused, resume, end := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	s.run = func(ctx context.Context, s *script, targets []string) (engine.Summary, error) {
 		var sum engine.Summary
 		scope := s.bus.Scope(targets[0], "customise", "")
@@ -787,6 +787,7 @@ func TestFlood(t *testing.T) {
 				<-resume
 			}
 		}
+		<-end
 		scope.End("", errors.New("the very end"))
 		for _, t := range targets {
 			sum.Results = append(sum.Results, engine.Result{Target: t, State: event.Failed, Error: "customise: the very end of " + t})
@@ -804,6 +805,7 @@ func TestFlood(t *testing.T) {
 	close(resume)
 	x.press("G")
 	x.wait("following")
+	close(end)
 	x.press("z")
 	x.wait("how the run ended", "the very end of debian:13/x86_64", "the very end of debian:12/x86_64", "2 failed")
 	x.press("enter")

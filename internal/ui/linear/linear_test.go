@@ -177,7 +177,7 @@ func piped(t *testing.T, e ui.Engine) (*talk, io.Closer) {
 // wait reads up to a line with a text, and returns what came before it.
 func (x *talk) wait(text string) (before []string) {
 	x.t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		select {
 		case l, ok := <-x.lines:
