@@ -43,6 +43,7 @@ type row struct {
 	open                    bool
 	file                    bool // it stands for what is wrong with the file besides its rows
 	edited                  bool // it was changed while the console was open
+	sought                  bool // reason is why its releases could not be found
 	flavor                  catalog.Flavor
 }
 
@@ -138,6 +139,9 @@ func (c *chart) fill(d *catalog.Draft, targets []engine.Target) {
 			r.reason = "nothing upstream: " + clean(o.Reason)
 		case f.Versions != nil && o.Customise != nil:
 			r.reason = "not looked at yet: u asks upstream"
+		}
+		if was := old[r.id]; was != nil && !r.edited && was.sought { // what upstream answered for the same row stands
+			r.reason, r.sought = was.reason, true
 		}
 		if f.Redistribution == catalog.Unclear && f.Decision == "" {
 			r.undecided = clean("whether it may be passed on is unclear: " + f.Because)

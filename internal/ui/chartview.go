@@ -385,7 +385,11 @@ func (m *model) details(w int) []string {
 		return nil
 	}
 	st, r := m.st, l.row
-	out := []string{ends(st.title.of(r.name), st.dim.of(r.id+" · "+r.level), w)}
+	what := r.id
+	if r.level != "" {
+		what += " · " + r.level
+	}
+	out := []string{ends(st.title.of(r.name), st.dim.of(what), w)}
 	return append(out, m.drawFields(m.detailFields(l), w, -1).lines...)
 }
 

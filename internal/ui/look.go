@@ -143,7 +143,7 @@ func (c *chart) seen(p engine.Plan) bool {
 		}
 		r.others = append(r.others, [2]string{strings.TrimPrefix(h.target, r.id+":"), h.reason})
 		if !ofRelease && p.Action == engine.Fail && len(r.targets) == 0 {
-			r.reason = brief(h.reason)
+			r.reason, r.sought = brief(h.reason), true
 		}
 		return true
 	}
