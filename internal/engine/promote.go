@@ -636,7 +636,7 @@ func (ev *evidence) reliable() (CriterionState, string) {
 	case len(failed) > 0:
 		return Unproven, fmt.Sprintf("%d runs went well and %d failed in four weeks, the last one: %s", went, len(failed), failed[0])
 	case went < 4:
-		return Unproven, fmt.Sprintf("only %d runs of the last four weeks are known here", went)
+		return Unproven, fmt.Sprintf("%d of four runs that went well in the last four weeks are known here", went)
 	}
 	return Proven, fmt.Sprintf("%d runs in four weeks, none failed", went)
 }

@@ -33,6 +33,7 @@ type form struct {
 	next    func(*model) tea.Cmd // on to the open questions; nil: there are none
 	batch   func() string        // the same on the command line
 
+	fits  []func(w, h int) // makes the text of a question fit a page of so many cells
 	ask   engine.Ask
 	words map[string]*string // answers, by criterion
 }
@@ -74,7 +75,11 @@ func (f *form) questions(m *model, then func(*model) tea.Cmd, groups ...*huh.Gro
 
 func (f *form) size(w, h int) {
 	if f.asking != nil {
-		f.asking = f.asking.WithWidth(max(20, min(w-4, 96))).WithHeight(max(5, h-5))
+		w, h = max(20, min(w-4, 96)), max(5, h-5)
+		for _, fit := range f.fits {
+			fit(w-2, h-1) // a bar and a space before, the keys below
+		}
+		f.asking = f.asking.WithWidth(w).WithHeight(h)
 	}
 }
 
@@ -260,6 +265,7 @@ func diffLines(text string, w int, st *styles) (out []string) {
 // vouch asks for words where nothing can be seen.
 func (f *form) vouch(m *model, open []engine.Criterion) tea.Cmd {
 	var groups []*huh.Group
+	f.fits = nil
 	for i, c := range open {
 		if f.words[c.ID] == nil {
 			f.words[c.ID] = new(string)
@@ -268,7 +274,17 @@ func (f *form) vouch(m *model, open []engine.Criterion) tea.Cmd {
 		if c.State == engine.Against || c.State == engine.Waived {
 			what = "It does not hold. Why may it be waived? Empty leaves it open."
 		}
-		groups = append(groups, huh.NewGroup(huh.NewInput().Title(fmt.Sprintf("%d of %d · %s: %s", i+1, len(open), c.ID, c.Text)).Description(clean(c.Evidence)+"\n"+what).CharLimit(400).Value(f.words[c.ID])))
+		in := huh.NewInput().CharLimit(400).Value(f.words[c.ID])
+		f.fits = append(f.fits, func(w, h int) {
+			title, question := fmt.Sprintf("%d of %d · %s", i+1, len(open), clean(c.ID)), wrap(what, w)
+			if h >= 12 {
+				title += ": " + clean(c.Text)
+			}
+			// Evidence may be long; the line that is typed into has to be there.
+			seen := cut(wrap(clean(c.Evidence), w-2), h-1-len(wrap(title, w))-len(question))
+			in.Title(title).Description(strings.Join(append(seen, question...), "\n"))
+		})
+		groups = append(groups, huh.NewGroup(in))
 	}
 	return f.questions(m, func(m *model) tea.Cmd {
 		f.ask.Stated, f.ask.Waived = map[string]string{}, map[string]string{}

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine"
@@ -119,6 +120,24 @@ func TestFormSizes(t *testing.T) {
 		x.wait("Flavor")
 		x.press("L")
 		x.wait("Where to?")
+		x.press("esc")
+		x.wait("Flavor")
+		// What is typed is seen, however long the evidence is, also after the terminal has become smaller.
+		x.press("/", "debian", "enter", "L")
+		x.wait("Where to?")
+		x.press("enter")
+		x.wait("not every criterion is passed")
+		x.press("enter")
+		x.wait("1 of 2 · additions", "leaves")
+		x.press("seen by me")
+		x.wait("> seen by me")
+		x.size(40, 12)
+		if err := syscall.Kill(syscall.Getpid(), syscall.SIGWINCH); err != nil {
+			t.Fatal(err)
+		}
+		x.wait("kmi-tui › promotion of debian", "1 of 2 · additions", "> seen by me", "What vouches for it?")
+		x.press("esc")
+		x.wait("enter answer")
 		x.press("esc")
 		x.wait("Flavor")
 		x.press("q")

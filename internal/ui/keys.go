@@ -240,7 +240,7 @@ func (m *model) footer(s scope, w int) string {
 		return m.mark(m.clickKey(a), st.accent.of(key)+" "+st.dim.of(a.short)), width(key) + 1 + width(a.short)
 	}
 	var last []string
-	room := w
+	room := w + 2 // nothing comes after the last one
 	for _, name := range []string{"back", "help", "quit"} {
 		i := slices.IndexFunc(m.actions, func(a action) bool { return a.name == name })
 		if a := &m.actions[i]; a.in&s != 0 && !(name == "back" && len(m.stack) < 2) {
