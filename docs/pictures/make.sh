@@ -37,17 +37,18 @@ picture() {
 }
 
 show "./kmi-tui --registry dir:images --cache $work/cache"
-await 'release chart'
+await 'q quit' # frames are drawn from top to bottom
 picture chart
 tmux send-keys / debian Enter L
 await 'Where to?'
 tmux send-keys Enter
-await 'unproven'
+await 'enter answer'
 picture promotion
 tmux send-keys Escape
 await 'release chart'
 tmux send-keys T
 await 'VirtualMachine'
+await 'enter answer'
 picture tryme
 
 show "./kmi-tui replay docs/pictures/release.ndjson --speed 32"
@@ -57,4 +58,5 @@ await 'paused'
 picture run
 show "./kmi-tui replay docs/pictures/release.ndjson --speed max"
 await 'how the run ended'
+await '1 message'
 picture summary

@@ -189,6 +189,7 @@ type (
 				Spec struct {
 					Architecture string `yaml:"architecture,omitempty"`
 					Domain       struct {
+						Memory  map[string]string `yaml:"memory,omitempty"` // guest: where no instancetype has it
 						Devices struct {
 							Disks      []diskDevice `yaml:"disks"`
 							Interfaces []nic        `yaml:"interfaces"`
@@ -220,6 +221,9 @@ func (t *TryMe) manifest(f *catalog.Flavor, a catalog.Arch, disk string) (string
 	spec := &vm.Spec.Template.Spec
 	if len(t.Machines) > 1 {
 		spec.Architecture = a.OCI()
+	}
+	if vm.Spec.Instancetype == nil {
+		spec.Domain.Memory = map[string]string{"guest": memory(f, a)}
 	}
 	virtio := map[string]string{"bus": "virtio"}
 	spec.Domain.Devices.Disks = []diskDevice{{"root", virtio}}
@@ -257,11 +261,22 @@ func (t *TryMe) manifest(f *catalog.Flavor, a catalog.Arch, disk string) (string
 	return b.String(), enc.Close()
 }
 
+// memory is that of a machine for which the row names no instancetype, and which KubeVirt would refuse without: what the boot
+// test gives it, or else what u1.small has.
+func memory(f *catalog.Flavor, a catalog.Arch) string {
+	if f.Origin != nil && f.Origin.Boot[a].Memory > 0 {
+		return fmt.Sprintf("%dMi", f.Origin.Boot[a].Memory)
+	}
+	return "2Gi"
+}
+
 // command makes the machine by virtctl.
 func (t *TryMe) command(f *catalog.Flavor, a catalog.Arch, volume string) string {
 	words := []string{"virtctl create vm", "--name=" + t.Name}
 	if n := f.Instancetype[a]; n != "" {
 		words = append(words, "--instancetype="+n)
+	} else {
+		words = append(words, "--memory="+memory(f, a))
 	}
 	if n := f.Preference[a]; n != "" {
 		words = append(words, "--preference="+n)

@@ -109,6 +109,9 @@ func TestManifestsAreVirtualMachines(t *testing.T) {
 				if (s.Instancetype == nil) != (f.Instancetype[a] == "") || s.Instancetype != nil && (s.Instancetype.Name != f.Instancetype[a] || pod.Domain.CPU != nil || pod.Domain.Memory != nil || len(pod.Domain.Resources.Requests) > 0) {
 					t.Errorf("%s: instancetype %+v", f.ID, s.Instancetype)
 				}
+				if guest := pod.Domain.Memory; s.Instancetype == nil && (guest == nil || guest.Guest == nil || guest.Guest.Value() < 256<<20 || !strings.Contains(m.command(f, a, ""), " --memory="+guest.Guest.String()+" ")) {
+					t.Errorf("%s: neither an instancetype nor memory: %+v, %s", f.ID, guest, m.command(f, a, ""))
+				}
 				if (s.Preference == nil) != (f.Preference[a] == "") || s.Preference != nil && s.Preference.Name != f.Preference[a] {
 					t.Errorf("%s: preference %+v", f.ID, s.Preference)
 				}
