@@ -42,13 +42,14 @@ picture chart
 tmux send-keys / debian Enter L
 await 'Where to?'
 tmux send-keys Enter
-await 'enter answer'
+await 'unproven'
+await ' below'
 picture promotion
 tmux send-keys Escape
 await 'release chart'
 tmux send-keys T
 await 'VirtualMachine'
-await 'enter answer'
+await ' below'
 picture tryme
 
 show "./kmi-tui replay docs/pictures/release.ndjson --speed 32"

@@ -190,7 +190,7 @@ func (m *model) batch(sel engine.Selection, more ...string) string {
 
 // commandLine spells words for a shell, after the program's name and with what this console was started with.
 func (m *model) commandLine(words ...string) string {
-	return commandLine(words, m.engine.Destination(), m.flags)
+	return Command(words, m.engine.Destination(), m.flags)
 }
 
 // Batch spells a selection as a line for a shell, with what else the program is to be told. A destination of "" is left
@@ -212,10 +212,12 @@ func Batch(sel engine.Selection, destination string, flags []string, more ...str
 	if sel.Force {
 		words = append(words, "--force")
 	}
-	return commandLine(words, destination, flags)
+	return Command(words, destination, flags)
 }
 
-func commandLine(words []string, destination string, flags []string) string {
+// Command spells words for the program as a line for a shell, with where it publishes ("": it is not said) and what else it is
+// to be told.
+func Command(words []string, destination string, flags []string) string {
 	if destination != "" {
 		words = append(words, "--registry", destination)
 	}

@@ -231,12 +231,8 @@ func (s *session) toggle(list []string) {
 
 // details reads everything that is known of a row.
 func (s *session) details(what string) {
-	i, err := strconv.Atoi(what)
-	i--
-	if err != nil {
-		i = slices.IndexFunc(s.rows, func(r row) bool { return r.flavor.ID == what })
-	}
-	if i < 0 || i >= len(s.rows) {
+	i := s.rowOf(what)
+	if i < 0 {
 		s.say("Name a row by its number or its flavor, as in details 1.")
 		return
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/ContainerCraft/kmi-tui/internal/engine"
+	"github.com/ContainerCraft/kmi-tui/internal/engine/catalog"
 	"github.com/ContainerCraft/kmi-tui/internal/engine/event"
 	"github.com/ContainerCraft/kmi-tui/internal/ui"
 )
@@ -37,6 +38,8 @@ func commands() []command {
 		{"retry", "", "", (*session).whyNotRetry, func(s *session, _ string) { s.retry() }},
 		{"show run", "", "", (*session).whyNoRun, func(s *session, _ string) { s.showRun() }},
 		{"open log", "TARGET [LINES]", "the last lines of the log of a target", (*session).whyNoLog, (*session).log},
+		{"promote", "NUMBER or FLAVOR", "how a row fares by the image criteria of the next level", (*session).whyNotAsk, (*session).promote},
+		{"try me", "NUMBER or FLAVOR", "", (*session).whyNotAsk, (*session).tryMe},
 		{"messages", "", "", nil, func(s *session, _ string) { s.readMessages() }},
 		{"copy command", "", "say the same as a command line", (*session).whyNotPlan, func(s *session, _ string) { s.say(s.batch(s.selection())) }},
 		{"pause", "", "", (*session).whyNoReplay, replaying((*engine.Replay).Pause)},
@@ -297,6 +300,83 @@ func (s *session) look() {
 				s.explain("Upstreams", err)
 			}
 			s.sayf("%d to build, %d with nothing to do, %d that cannot be decided. chart reads the rows.", n[engine.Build], n[engine.None], n[engine.Fail])
+			s.ready()
+		}
+	})
+}
+
+// command is the program with these words, as a line for a shell.
+func (s *session) command(words ...string) string {
+	return ui.Command(words, s.e.Destination(), s.o.Flags)
+}
+
+// rowOf finds the row that is named by its number or its flavor; -1: none is.
+func (s *session) rowOf(what string) int {
+	i, err := strconv.Atoi(what)
+	if err != nil {
+		return slices.IndexFunc(s.rows, func(r row) bool { return r.flavor.ID == what })
+	}
+	if i < 1 || i > len(s.rows) {
+		return -1
+	}
+	return i - 1
+}
+
+// promote says by which criteria a row can be moved one level up, and how it is written.
+func (s *session) promote(what string) {
+	i := s.rowOf(what)
+	if i < 0 {
+		s.say("Name a row by its number or its flavor, as in promote 1.")
+		return
+	}
+	f := s.rows[i].flavor
+	if f.Level.Rank()+1 >= len(catalog.Levels) {
+		s.sayf("%s is %s: there is no higher level.", f.Name, f.Level)
+		return
+	}
+	to := catalog.Levels[f.Level.Rank()+1]
+	s.sayf("Looking at what %s proves for %s.", f.Name, to)
+	s.asking = s.start(func(ctx context.Context) func() {
+		p, err := s.e.Promotion(ctx, engine.Ask{Flavor: f.ID, To: to})
+		return func() {
+			s.asking = nil
+			if err != nil {
+				s.explain("The promotion", err)
+				s.ready()
+				return
+			}
+			for _, c := range p.Criteria {
+				s.sayf("%s, %s: %s. %s.", c.ID, c.State, c.Text, strings.TrimSuffix(c.Evidence, "."))
+			}
+			if err := p.Ready(); err != nil {
+				s.explain("Not yet", err)
+			}
+			s.sayf("To see the difference and write it: %s", s.command("promote", f.ID, "--to", string(to)))
+			s.ready()
+		}
+	})
+}
+
+// tryMe says how the image of a row's newest release is tried.
+func (s *session) tryMe(what string) {
+	i := s.rowOf(what)
+	if i < 0 {
+		s.say("Name a row by its number or its flavor, as in try me 1.")
+		return
+	}
+	f := s.rows[i].flavor
+	s.asking = s.start(func(ctx context.Context) func() {
+		t, err := s.e.TryMe(ctx, f.ID)
+		return func() {
+			s.asking = nil
+			if err != nil {
+				s.explain("The Try Me", err)
+			} else {
+				for line := range strings.SplitSeq(strings.TrimRight(t.Commands(), "\n"), "\n") {
+					s.say(line)
+				}
+				s.sayf("The same as a manifest: %s", s.command("tryme", f.ID))
+			}
 			s.ready()
 		}
 	})

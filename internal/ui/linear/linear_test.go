@@ -90,12 +90,18 @@ func (s *script) Cancel(target string, cause error) bool {
 	return true
 }
 
-func (s *script) Promotion(context.Context, engine.Ask) (*engine.Promotion, error) {
-	return nil, errors.New("nothing is known of it")
+func (s *script) Promotion(_ context.Context, ask engine.Ask) (*engine.Promotion, error) {
+	if ask.Flavor != "debian" {
+		return nil, errors.New("nothing is known of it")
+	}
+	return &engine.Promotion{Flavor: ask.Flavor, To: ask.To, Criteria: []engine.Criterion{{ID: "published", Text: "it is published", State: engine.Proven, Evidence: "sha256:01"}, {ID: "reliable", Text: "runs went well", State: engine.Unproven, Evidence: "1 of four\x1b[2J"}}}, nil
 }
 
-func (s *script) TryMe(context.Context, string) (*engine.TryMe, error) {
-	return nil, errors.New("nothing is published")
+func (s *script) TryMe(_ context.Context, selector string) (*engine.TryMe, error) {
+	if selector != "debian" {
+		return nil, errors.New("nothing is published")
+	}
+	return &engine.TryMe{Flavor: "debian", Name: "debian-13", Secret: "debian-13-key", User: "debian", Machines: []catalog.Arch{catalog.X86_64}, Create: []string{"virtctl create vm"}, Keep: []string{"virtctl create vm --keep"}}, nil
 }
 
 func (s *script) Look(ctx context.Context, each func(engine.Plan)) error {
@@ -250,8 +256,23 @@ func TestCommands(t *testing.T) {
 		{"help", "5, plan: what a run would do, and why; changes nothing."},
 		{"look", "1 to build, 0 with nothing to do, 1 that cannot be decided."},
 		{"plan", "debian:12/x86_64: cannot be decided: the archive cannot be reached."},
+		{"promote debian", "published, proven: it is published. sha256:01."},
+		{"", "reliable, unproven: runs went well. 1 of four."},
+		{"", "Not yet: debian cannot be proposed yet: reliable is unproven"},
+		{"", "What to do: if it holds all the same, say so: --state reliable=TEXT"},
+		{"", "To see the difference and write it: kmi-tui promote debian --to proposed --registry dir:images"},
+		{"promote 2", "The promotion: nothing is known of it"},
+		{"promote 3", "as in promote 1."},
+		{"try me 1", "virtctl ssh debian@vm/debian-13"},
+		{"", "The same as a manifest: kmi-tui tryme debian --registry dir:images"},
+		{"try me neutrino", "The Try Me: nothing is published"},
+		{"try me", "as in try me 1."},
 		{"messages", "There are no messages."},
 	} {
+		if c.typed == "" {
+			x.wait(c.says)
+			continue
+		}
 		x.type_(c.typed)
 		x.wait(c.says)
 	}
