@@ -197,7 +197,7 @@ func TestDetails(t *testing.T) {
 	x := open(t, s, 120, 40, atNoon)
 	x.wait("↑ 1 stale")
 	x.press(append(toDebian, "i")...)
-	x.wait("details of debian:13/x86_64", "image of debian:13/x86_64: the registry is asleep", "33 below")
+	x.wait("details of debian:13/x86_64", "image of debian:13/x86_64: the registry is asleep", "state          ↑ debian:13/x86_64: stale: the guest has changed", "35 below")
 	x.press("G")
 	x.wait("io.kmi.tested", "uefi bios baseline 2")
 	x.press("y")

@@ -207,6 +207,15 @@ func (m *model) detailFields(l line) (out []field) {
 		s, _ := r.found()
 		out = append(out, field{name: "state", value: r.reason, state: s, coloured: true})
 	}
+	needy := l.needy()
+	if needy != nil && len(r.mistakes) == 0 {
+		reason := needy.word()
+		if needy.plan != nil && needy.plan.action == engine.Fail && !needy.ran {
+			reason = needy.plan.reason // with its addresses
+		}
+		out = append(out, field{name: "state", value: needy.id + ": " + reason, state: needy.shown(), coloured: true})
+		add(remedyFact, needy.plan.remedy())
+	}
 	if r.undecided != "" {
 		out = append(out, field{name: "licence", value: r.undecided, state: stale, coloured: true})
 	}
@@ -242,7 +251,9 @@ func (m *model) detailFields(l line) (out []field) {
 		}
 		out = append(out, field{}, field{heading: t.id + ", " + when})
 		for _, f := range t.plan.facts {
-			add(f[0], f[1])
+			if f[0] != remedyFact || t != needy { // it is said above
+				add(f[0], f[1])
+			}
 		}
 	}
 	head := false

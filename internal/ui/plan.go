@@ -211,6 +211,22 @@ func (p *planning) lines() (lines []string) {
 	return lines
 }
 
+// remedyFact is what the fact is called that says what to do about what is wrong.
+const remedyFact = "what to do"
+
+// remedy is that fact of a plan; "" if it has none.
+func (p *planned) remedy() string {
+	if p == nil {
+		return ""
+	}
+	for _, f := range p.facts {
+		if f[0] == remedyFact {
+			return f[1]
+		}
+	}
+	return ""
+}
+
 // harmless makes a plan's texts fit for the screen.
 func harmless(p engine.Plan) planned {
 	out := planned{target: clean(p.Target), reason: clean(p.Reason), action: p.Action}
@@ -225,7 +241,7 @@ func harmless(p engine.Plan) planned {
 		}
 		return t.UTC().Format("2006-01-02 15:04 UTC")
 	}
-	add("what to do", p.Remedy)
+	add(remedyFact, p.Remedy)
 	if u := p.Upstream; u != nil {
 		out.build, out.date, out.trust, out.signature = clean(u.Build), u.Date, clean(u.Trust), clean(u.Signature)
 		add("upstream", u.URL)

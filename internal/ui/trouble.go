@@ -95,6 +95,21 @@ func (r *row) worst() trouble {
 	return fine
 }
 
+// needy is the target of a line that needs somebody most; nil: none does, or not before it is published for the first time.
+func (l line) needy() *target {
+	list := l.row.targets
+	if l.target != nil {
+		list = []*target{l.target}
+	}
+	var found *target
+	for _, t := range list {
+		if t.trouble() < missing && (found == nil || t.trouble() < found.trouble()) {
+			found = t
+		}
+	}
+	return found
+}
+
 // needed counts the troubles of all rows.
 func (c *chart) needed() map[trouble]int {
 	n := map[trouble]int{}
