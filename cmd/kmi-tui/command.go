@@ -356,5 +356,6 @@ func (o *options) runConsole(cmd *cobra.Command) error {
 		return err
 	}
 	defer live.Close()
+	defer guard(os.Stdin, os.Stdout)()
 	return ui.Run(cmd.Context(), live, ui.Options{In: os.Stdin, Out: os.Stdout, Appearance: look, Look: true, Flags: flags, Select: sel})
 }

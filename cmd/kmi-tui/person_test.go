@@ -262,7 +262,10 @@ func (u *upstreams) mend() {
 // small is a row of a small disk in which nothing is changed.
 func small(id string) string {
 	name := strings.ToUpper(id[:1]) + id[1:] + " Linux"
-	row := strings.NewReplacer(`"mine"`, `"`+id+`"`, `"My Debian"`, `"`+name+`"`, "/12/", "/"+id+"/", "mine-(", id+"-(").Replace(mine)
+	row := fmt.Sprintf(mine, "12", "bookworm", "x86_64", "amd64", "bios")
+	row = strings.NewReplacer(`"mine"`, `"`+id+`"`, `"My Debian"`, `"`+name+`"`, "/{version}/", "/"+id+"/", "mine-(", id+"-(").Replace(row)
+	file, find := strings.Index(row, "# As closed"), strings.Index(row, "[[flavor.origin.find]]")
+	row = row[:file] + row[find:]
 	begin := strings.Index(row, "[flavor.origin.customise]")
 	end := strings.Index(row, "[flavor.origin.boot.x86_64]")
 	return row[:begin] + `[flavor.origin.customise]
@@ -379,15 +382,14 @@ func TestAPersonsMonday(t *testing.T) {
 		p.wait("here>", "code ")
 		p.usable(s.String())
 	}
-	// Killed, it cannot put anything right; what it leaves is nothing but the screen, and the next one starts.
+	// Killed, it cannot put anything right itself.
 	p.typed("clear; " + start)
 	p.wait("release chart")
 	for _, pid := range p.children() {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
-	p.wait("here>")
-	p.typed("reset")
-	p.lines()
+	p.wait("kmi-tui was killed", "goes on from there")
+	p.usable("SIGKILL")
 	p.typed(start)
 	p.wait("release chart", "Good Linux")
 	p.press("q")

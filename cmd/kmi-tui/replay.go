@@ -108,5 +108,6 @@ func (o *options) replayConsole(cmd *cobra.Command, r *engine.Replay, path strin
 	if err != nil {
 		return err
 	}
+	defer guard(keys, os.Stdout)()
 	return ui.Run(cmd.Context(), r, ui.Options{In: keys, Out: os.Stdout, Appearance: look})
 }
