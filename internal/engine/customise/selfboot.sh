@@ -107,10 +107,13 @@ journalctl --relinquish-var 2>/dev/null
 if command -v selinuxenabled >/dev/null && selinuxenabled; then restorecon -R /etc /root /boot /var; fi
 if [ -f /etc/resolv.conf ] && [ ! -L /etc/resolv.conf ] && grep -q "${address%.*}" /etc/resolv.conf; then : >/etc/resolv.conf; fi
 while read -r name value; do
-    [ "$name" != btime ] || touch -d "@$value" /run/kmi/boot
+    [ "$name" != btime ] || { touch -d "@$value" /run/kmi/boot; booted=$value; }
 done </proc/stat
 for file in /var/cache/apparmor/*; do
     [ ! "$file" -nt /run/kmi/boot ] || rm -rf "$file"
+done
+for file in /etc/.updated /var/.updated; do # systemd-update-done gives them the time of /usr
+    [ ! -f "$file" ] || [ "$(stat -c %Z "$file")" -lt "$booted" ] || rm -f "$file"
 done
 # cloud-init has its logs open, and a file that is removed while it is open is not gone. Under systemd it ends here,
 # when this is no longer one of the processes that end with it, and what waits for it is not started.
