@@ -68,7 +68,7 @@ guest-test: ## package managers, SELinux and cancelling on real guests, both rel
 	$(MAKE) real TESTS='TestSELinux|TestPackageManagers|TestWaysAgree|TestCancelTheSlowWays'
 	$(MAKE) real PLAIN=debian:13/x86_64 TESTS=TestWaysAgree
 
-emulated-test: ## a disk of another architecture, made, customised in two ways, booted and published by emulation: some hours
+emulated-test: ## a disk of another architecture, made, customised in two ways, booted and published by emulation: an hour or two, most of it to make the disk
 	@$(call install,$(FOREIGN))
 	@[ -e /proc/sys/fs/binfmt_misc/register ] || $(SUDO) mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
 	@[ -e /proc/sys/fs/binfmt_misc/qemu-aarch64 ] || $(SUDO) update-binfmts --enable qemu-aarch64
