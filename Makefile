@@ -79,11 +79,13 @@ real: plain
 job: plain
 	$(REAL) -timeout 6h -run TestAnUpstreamDisk ./cmd/kmi-tui
 
-bench: ## every way of customising beside the chain of libguestfs' tools, pushing, pulling, and the other benchmarks; some minutes
+bench: ## every way of customising beside the chain of libguestfs' tools, pushing, pulling, the console, and the other benchmarks; half an hour without KVM
 	@$(call install,$(BENCH))
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./internal/engine
 	$(GO) test -run '^$$' -bench . -benchtime 2x -timeout 30m ./internal/engine/disk ./internal/engine/fetch
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./internal/engine/publish
+	$(GO) test -run '^$$' -bench . -timeout 30m ./internal/engine/event ./internal/ui
+	KMI_TEST_FLOOD_SECONDS=30 $(GO) test -run 'TestSixPanes|FirstFrame' -v ./internal/ui
 
 pictures: build ## the pictures of README.md, made anew
 	@$(call install,tmux)
