@@ -57,11 +57,12 @@ func (j *job) pack(ctx context.Context, scope *event.Scope) (string, error) {
 		scope.Log(text)
 	}
 	environment := map[string]string{}
-	if v := f.Instancetype[j.target.Arch]; v != "" {
-		environment[container.EnvInstancetype] = v
+	instancetype, preference := f.Machine(j.target.Release, j.target.Arch)
+	if instancetype != "" {
+		environment[container.EnvInstancetype] = instancetype
 	}
-	if v := f.Preference[j.target.Arch]; v != "" {
-		environment[container.EnvPreference] = v
+	if preference != "" {
+		environment[container.EnvPreference] = preference
 	}
 	work := ""
 	if j.e.form != container.Plain {

@@ -84,21 +84,28 @@ func (e *Engine) TryMe(ctx context.Context, text string) (*TryMe, error) {
 	if state != nil {
 		t.Image, t.Pinned = public+"@"+state.Index.Digest.String(), true
 	}
+	r := targets[0].Release
 	for _, target := range targets {
 		a := target.Arch
-		if len(t.Machines) == 0 || f.Preference[a] != f.Preference[t.Machines[0]] || f.Instancetype[a] != f.Instancetype[t.Machines[0]] { // else it is the same machine
+		same := len(t.Machines) > 0
+		if same {
+			kind, preference := f.Machine(r, a)
+			firstKind, firstPreference := f.Machine(r, t.Machines[0])
+			same = kind == firstKind && preference == firstPreference
+		}
+		if !same {
 			t.Machines = append(t.Machines, a)
 		}
 	}
 	for _, a := range t.Machines {
 		for list, disk := range map[*[]string]string{&t.YAML: "", &t.KeepYAML: size(e.cfg.Catalog.Project.DiskSize)} {
-			manifest, err := t.manifest(f, a, disk)
+			manifest, err := t.manifest(f, r, a, disk)
 			if err != nil {
 				return nil, err
 			}
 			*list = append(*list, manifest)
 		}
-		t.Create, t.Keep = append(t.Create, t.command(f, a, "--volume-containerdisk=src:"+t.Image)), append(t.Keep, t.command(f, a, "--volume-import=type:registry,url:docker://"+t.Image+",size:"+size(e.cfg.Catalog.Project.DiskSize)))
+		t.Create, t.Keep = append(t.Create, t.command(f, r, a, "--volume-containerdisk=src:"+t.Image)), append(t.Keep, t.command(f, r, a, "--volume-import=type:registry,url:docker://"+t.Image+",size:"+size(e.cfg.Catalog.Project.DiskSize)))
 	}
 	t.Markdown = t.markdown(f)
 	t.lock = e.editing
@@ -209,14 +216,15 @@ type (
 const emptyIgnition = `{"ignition": {"version": "3.4.0"}}`
 
 // manifest is a VirtualMachine for an architecture: its disk stays, with a size, or it is made anew at each start: "".
-func (t *TryMe) manifest(f *catalog.Flavor, a catalog.Arch, disk string) (string, error) {
+func (t *TryMe) manifest(f *catalog.Flavor, r *catalog.Release, a catalog.Arch, disk string) (string, error) {
 	vm := virtualMachine{APIVersion: "kubevirt.io/v1", Kind: "VirtualMachine", Metadata: reference{t.Name}}
 	vm.Spec.RunStrategy = "Always"
-	if n := f.Instancetype[a]; n != "" {
-		vm.Spec.Instancetype = &reference{n}
+	instancetype, preference := f.Machine(r, a)
+	if instancetype != "" {
+		vm.Spec.Instancetype = &reference{instancetype}
 	}
-	if n := f.Preference[a]; n != "" {
-		vm.Spec.Preference = &reference{n}
+	if preference != "" {
+		vm.Spec.Preference = &reference{preference}
 	}
 	spec := &vm.Spec.Template.Spec
 	if len(t.Machines) > 1 {
@@ -271,15 +279,16 @@ func memory(f *catalog.Flavor, a catalog.Arch) string {
 }
 
 // command makes the machine by virtctl.
-func (t *TryMe) command(f *catalog.Flavor, a catalog.Arch, volume string) string {
+func (t *TryMe) command(f *catalog.Flavor, r *catalog.Release, a catalog.Arch, volume string) string {
 	words := []string{"virtctl create vm", "--name=" + t.Name}
-	if n := f.Instancetype[a]; n != "" {
-		words = append(words, "--instancetype="+n)
+	instancetype, preference := f.Machine(r, a)
+	if instancetype != "" {
+		words = append(words, "--instancetype="+instancetype)
 	} else {
 		words = append(words, "--memory="+memory(f, a))
 	}
-	if n := f.Preference[a]; n != "" {
-		words = append(words, "--preference="+n)
+	if preference != "" {
+		words = append(words, "--preference="+preference)
 	}
 	words = append(words, volume)
 	if t.User != "" {

@@ -84,7 +84,7 @@ func TestManifestsAreVirtualMachines(t *testing.T) {
 				count++
 				m := &TryMe{Name: label(f.ID + "-1.2"), User: f.User, Image: image, Machines: f.Arch}
 				m.Secret = m.Name + "-key"
-				text, err := m.manifest(f, a, disk)
+				text, err := m.manifest(f, nil, a, disk)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -109,8 +109,8 @@ func TestManifestsAreVirtualMachines(t *testing.T) {
 				if (s.Instancetype == nil) != (f.Instancetype[a] == "") || s.Instancetype != nil && (s.Instancetype.Name != f.Instancetype[a] || pod.Domain.CPU != nil || pod.Domain.Memory != nil || len(pod.Domain.Resources.Requests) > 0) {
 					t.Errorf("%s: instancetype %+v", f.ID, s.Instancetype)
 				}
-				if guest := pod.Domain.Memory; s.Instancetype == nil && (guest == nil || guest.Guest == nil || guest.Guest.Value() < 256<<20 || !strings.Contains(m.command(f, a, ""), " --memory="+guest.Guest.String()+" ")) {
-					t.Errorf("%s: neither an instancetype nor memory: %+v, %s", f.ID, guest, m.command(f, a, ""))
+				if guest := pod.Domain.Memory; s.Instancetype == nil && (guest == nil || guest.Guest == nil || guest.Guest.Value() < 256<<20 || !strings.Contains(m.command(f, nil, a, ""), " --memory="+guest.Guest.String()+" ")) {
+					t.Errorf("%s: neither an instancetype nor memory: %+v, %s", f.ID, guest, m.command(f, nil, a, ""))
 				}
 				if (s.Preference == nil) != (f.Preference[a] == "") || s.Preference != nil && s.Preference.Name != f.Preference[a] {
 					t.Errorf("%s: preference %+v", f.ID, s.Preference)
@@ -169,5 +169,36 @@ func TestManifestsAreVirtualMachines(t *testing.T) {
 	_, lost := parsed(t, `{spec: {instanceType: {name: u1.medium}, template: {spec: {domain: {devices: {interfaces: [{name: a, masquerades: {}}]}}}}}}`)
 	if slices.Sort(lost); !slices.Equal(lost, []string{".spec.instanceType", ".spec.template.spec.domain.devices.interfaces[0].masquerades"}) {
 		t.Errorf("wrong fields: %v", lost)
+	}
+}
+
+// What a release has of its own is in its machine, and nothing of it in another's.
+func TestMachinesOfAReleaseItsOwn(t *testing.T) {
+	c, err := catalog.Load(theCatalogue)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := 0
+	for i := range c.Flavors {
+		f := &c.Flavors[i]
+		for _, r := range f.Releases {
+			for a, want := range r.Preference {
+				own++
+				m := &TryMe{Name: "x", User: f.User, Image: "x", Machines: f.Arch}
+				text, err := m.manifest(f, &r, a, "")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if vm, _ := parsed(t, text); vm.Spec.Preference == nil || vm.Spec.Preference.Name != want || want == f.Preference[a] {
+					t.Errorf("%s:%s/%s: %+v, want %s, unlike the flavor's %s", f.ID, r.Version, a, vm.Spec.Preference, want, f.Preference[a])
+				}
+				if line := m.command(f, &r, a, ""); !strings.Contains(line, " --preference="+want+" ") || !strings.Contains(line, " --instancetype="+f.Instancetype[a]+" ") {
+					t.Errorf("%s:%s/%s: %s", f.ID, r.Version, a, line)
+				}
+			}
+		}
+	}
+	if own == 0 {
+		t.Error("no release of the catalogue has a preference of its own")
 	}
 }

@@ -182,6 +182,10 @@ type Release struct {
 
 	Untouched string `toml:"untouched"` // why nothing is changed inside of its disk, unlike other releases'; "" if it is
 
+	// Instancetype and Preference are this release's own, where the flavor's are not.
+	Instancetype map[Arch]string `toml:"instancetype"`
+	Preference   map[Arch]string `toml:"preference"`
+
 	Known map[string]string `toml:"-"` // what finding it told besides
 }
 

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	_ "embed"
 	"fmt"
 	"slices"
@@ -57,33 +58,51 @@ func (m Machine) Firmware(a Arch) string {
 	return "uefi"
 }
 
-// machines checks a flavor's instancetypes and preferences: that they exist, fit the architecture and each other, and
-// start with something that the boot test has started with.
-func (p place) machines(f *Flavor) {
+// Machine names what KubeVirt runs a release on (nil: any of the flavor that has none of its own) on an architecture:
+// common-instancetypes' instancetype and preference, "" for none.
+func (f *Flavor) Machine(r *Release, a Arch) (instancetype, preference string) {
+	if r != nil {
+		instancetype, preference = r.Instancetype[a], r.Preference[a]
+	}
+	return cmp.Or(instancetype, f.Instancetype[a]), cmp.Or(preference, f.Preference[a])
+}
+
+// machines checks the instancetypes and preferences of a flavor, or of a release of it: that they exist, fit the
+// architecture and each other, and start with something that the boot test has started with. The place is that of types and
+// preferences.
+func (p place) machines(f *Flavor, r *Release, types, preferences map[Arch]string) {
 	all := Common()
-	p.in("instancetype").names(f.Instancetype, "u1.medium")
-	p.in("preference").names(f.Preference, "linux.efi")
-	known := func(key string, names map[Arch]string, table map[string]Machine, a Arch) (Machine, bool) {
-		m, ok := table[names[a]]
-		if !ok && names[a] != "" && versionForm.MatchString(names[a]) {
+	p.in("instancetype").names(types, "u1.medium")
+	p.in("preference").names(preferences, "linux.efi")
+	known := func(key string, names map[Arch]string, table map[string]Machine, a Arch) {
+		if _, ok := table[names[a]]; !ok && names[a] != "" && versionForm.MatchString(names[a]) {
 			p.in(key).in(string(a)).say("%s is not one of KubeVirt's common-instancetypes %s: write one of %s", quote(names[a]), all.Version, near(names[a], table))
 		}
-		return m, ok
 	}
 	for _, a := range Arches {
-		gives, typed := known("instancetype", f.Instancetype, all.Instancetype, a)
-		demands, preferred := known("preference", f.Preference, all.Preference, a)
+		known("instancetype", types, all.Instancetype, a)
+		known("preference", preferences, all.Preference, a)
+		if types[a] == "" && preferences[a] == "" {
+			continue // what the flavor says is looked at there
+		}
+		instancetype, preference := f.Machine(r, a)
+		gives, typed := all.Instancetype[instancetype]
+		demands, preferred := all.Preference[preference]
 		one := p.in("preference").in(string(a))
-		if preferred && demands.Arch != "" && demands.Arch != a {
-			one.say("%s is for %s only: KubeVirt would refuse the machine", quote(f.Preference[a]), demands.Arch)
+		if preferences[a] != "" && demands.Arch != "" && demands.Arch != a {
+			one.say("%s is for %s only: KubeVirt would refuse the machine", quote(preference), demands.Arch)
 		}
 		if preferred && typed && (gives.CPU < demands.CPU || memory(gives.Memory) < memory(demands.Memory)) {
-			p.in("instancetype").in(string(a)).say("%s has %s, and the preference %s demands %s: KubeVirt would refuse the machine",
-				quote(f.Instancetype[a]), gives, quote(f.Preference[a]), demands)
+			key := "instancetype"
+			if types[a] == "" {
+				key = "preference"
+			}
+			p.in(key).in(string(a)).say("%s has %s, and the preference %s demands %s: KubeVirt would refuse the machine",
+				quote(instancetype), gives, quote(preference), demands)
 		}
-		if preferred && f.Origin != nil {
+		if preferences[a] != "" && preferred && f.Origin != nil {
 			if tested := f.Origin.Boot[a].Firmware; len(tested) > 0 && !slices.Contains(tested, demands.Firmware(a)) {
-				one.say("%s starts the machine with %s, and its boot test does not (firmware of [flavor.origin.boot.%s])", quote(f.Preference[a]), demands.Firmware(a), a)
+				one.say("%s starts the machine with %s, and its boot test does not (firmware of [flavor.origin.boot.%s])", quote(preference), demands.Firmware(a), a)
 			}
 		}
 	}

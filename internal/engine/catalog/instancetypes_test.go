@@ -39,6 +39,9 @@ func TestMachines(t *testing.T) {
 		"unknown":         {`instancetype = {x86_64 = "u1.hugest"}`, `instancetype: x86_64: "u1.hugest" is not one of KubeVirt's common-instancetypes ` + Common().Version + `: write one of u1.2xlarge, `},
 		"unknown to all":  {`preference = {x86_64 = "zzz"}`, `"zzz" is not one of KubeVirt's common-instancetypes ` + Common().Version + `: write one of alpine, centos.stream10,`},
 		"never booted so": {`preference = {x86_64 = "fedora"}` + "\n[flavor.origin]\nkind = \"none\"\nreason = \"r\"\n[flavor.origin.boot.x86_64]\nfirmware = [\"bios\"]\nmemory = 512", `preference: x86_64: "fedora" starts the machine with uefi, and its boot test does not`},
+		"a release's own": {`instancetype = {x86_64 = "u1.small"}` + "\n[[flavor.release]]\nversion = \"1\"\ninstancetype = {x86_64 = \"u1.medium\"}\npreference = {x86_64 = \"ubuntu\"}", ""},
+		"of a release":    {"[[flavor.release]]\nversion = \"1\"\npreference = {x86_64 = \"zzz\"}", `release "1": preference: x86_64: "zzz" is not one of`},
+		"with the row's":  {`instancetype = {x86_64 = "u1.micro"}` + "\n[[flavor.release]]\nversion = \"1\"\npreference = {x86_64 = \"ubuntu\"}", `release "1": preference: x86_64: "u1.micro" has 1 processor and 1Gi, and the preference "ubuntu" demands`},
 	} {
 		_, err := Parse("distros.toml", []byte(head+"\n[[flavor]]\nid = \"a\"\nname = \"A\"\nhome = \"https://a.example.org\"\nlevel = \"planned\"\narch = [\"x86_64\", \"arm64\"]\nredistribution = \"free\"\n"+c.row))
 		said := ""

@@ -282,7 +282,7 @@ func (v *validator) flavor(p place, f *Flavor) {
 			item.say("%s is there twice: write it once", quote(string(a)))
 		}
 	}
-	p.machines(f)
+	p.machines(f, nil, f.Instancetype, f.Preference)
 	if f.User != "" {
 		p.in("user").form(f.User, userForm, "a login name of lower-case letters, digits, _ and -")
 	}
@@ -361,6 +361,7 @@ func (v *validator) releases(list place, f *Flavor) {
 			}
 		}
 		p.in("untouched").text(r.Untouched)
+		p.machines(f, &r, r.Instancetype, r.Preference)
 		p.in("words").words(r.Words, nil)
 		v.translations(p.in("packages"), r.Packages, f.Origin != nil && f.Origin.Kind == "image")
 		if o := f.Origin; o != nil && o.Kind == "packages" {
