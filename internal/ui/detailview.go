@@ -202,11 +202,6 @@ func (m *model) detailFields(l line) (out []field) {
 	for i, text := range r.mistakes {
 		out = append(out, field{name: fmt.Sprintf("mistake %d", i+1), value: text, state: failed, coloured: true})
 	}
-	ran := slices.ContainsFunc(r.targets, func(t *target) bool { return t.ran })
-	if r.reason != "" && len(r.mistakes) == 0 && !ran {
-		s, _ := r.found()
-		out = append(out, field{name: "state", value: r.reason, state: s, coloured: true})
-	}
 	needy := l.needy()
 	if needy != nil && len(r.mistakes) == 0 {
 		reason := needy.word()
@@ -215,6 +210,16 @@ func (m *model) detailFields(l line) (out []field) {
 		}
 		out = append(out, field{name: "state", value: needy.id + ": " + reason, state: needy.shown(), coloured: true})
 		add(remedyFact, needy.plan.remedy())
+	}
+	ran := slices.ContainsFunc(r.targets, func(t *target) bool { return t.ran })
+	if r.reason != "" && len(r.mistakes) == 0 && !ran {
+		name, s := "state", unsupported
+		if needy != nil {
+			name = "besides" // what is broken is said above
+		} else {
+			s, _ = r.found()
+		}
+		out = append(out, field{name: name, value: r.reason, state: s, coloured: true})
 	}
 	if r.undecided != "" {
 		out = append(out, field{name: "licence", value: r.undecided, state: stale, coloured: true})

@@ -71,3 +71,29 @@ func TestLeavingALook(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What is broken comes first in the details, once; that nothing of the row can be built comes after it.
+func TestBrokenBesidesNotSupported(t *testing.T) {
+	m := modelOf(newScript())
+	m.chart.seen(engine.Plan{Target: "centos:9-stream/x86_64", Action: engine.Fail, Reason: "the signature is missing: https://centos.example/SUMS.asc", Remedy: "look there"})
+	m.chart.list()
+	for i, l := range m.chart.lines {
+		if l.row != nil && l.row.id == "centos" {
+			m.chart.cursor = i
+		}
+	}
+	l, _ := m.chart.on()
+	said := map[string][]string{}
+	for _, f := range m.detailFields(l) {
+		said[f.name] = append(said[f.name], f.value)
+	}
+	if got := said["state"]; len(got) != 1 || got[0] != "centos:9-stream/x86_64: the signature is missing: https://centos.example/SUMS.asc" {
+		t.Errorf("state: %q", got)
+	}
+	if got := said[remedyFact]; len(got) != 1 || got[0] != "look there" {
+		t.Errorf("%s: %q", remedyFact, got)
+	}
+	if got := said["besides"]; len(got) != 1 || !strings.Contains(got[0], "not supported yet") {
+		t.Errorf("besides: %q", got)
+	}
+}
