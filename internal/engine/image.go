@@ -141,9 +141,6 @@ func (e *Engine) remote(ctx context.Context, t Target, img *Image) error {
 	return err
 }
 
-// configMost is the largest configuration that is read for its history.
-const configMost = 4 << 20
-
 // history is how each layer was made, as the image's configuration tells.
 func history(ctx context.Context, repo publish.Repository, config v1.Descriptor) ([]string, error) {
 	r, err := repo.Blob(ctx, config.Digest)
@@ -151,12 +148,12 @@ func history(ctx context.Context, repo publish.Repository, config v1.Descriptor)
 		return nil, err
 	}
 	defer r.Close()
-	data, err := io.ReadAll(io.LimitReader(r, configMost+1))
+	data, err := io.ReadAll(io.LimitReader(r, container.MaxConfig+1))
 	if err != nil {
 		return nil, err
 	}
-	if len(data) > configMost {
-		return nil, fmt.Errorf("the configuration %s is larger than %s", config.Digest, fetch.Size(configMost))
+	if len(data) > container.MaxConfig {
+		return nil, fmt.Errorf("the configuration %s is larger than %s", config.Digest, fetch.Size(container.MaxConfig))
 	}
 	c, err := v1.ParseConfigFile(bytes.NewReader(data))
 	if err != nil {

@@ -85,15 +85,12 @@ func (e *Engine) TryMe(ctx context.Context, text string) (*TryMe, error) {
 		t.Image, t.Pinned = public+"@"+state.Index.Digest.String(), true
 	}
 	r := targets[0].Release
+	machine := func(a catalog.Arch) [2]string {
+		instancetype, preference := f.Machine(r, a)
+		return [2]string{instancetype, preference}
+	}
 	for _, target := range targets {
-		a := target.Arch
-		same := len(t.Machines) > 0
-		if same {
-			kind, preference := f.Machine(r, a)
-			firstKind, firstPreference := f.Machine(r, t.Machines[0])
-			same = kind == firstKind && preference == firstPreference
-		}
-		if !same {
+		if a := target.Arch; len(t.Machines) == 0 || machine(a) != machine(t.Machines[0]) { // else it is the same machine
 			t.Machines = append(t.Machines, a)
 		}
 	}

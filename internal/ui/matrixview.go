@@ -388,7 +388,7 @@ func (m *model) cellFields() (out []field) {
 		out = append(out, field{name: "error", value: e.err, state: failed, coloured: true})
 	}
 	if p := m.paneOf(t); p != nil {
-		add("what to do", strings.Join(p.remedy, " "))
+		add(remedyFact, strings.Join(p.remedy, " "))
 		for _, s := range p.stages {
 			if s.name == stage {
 				add("log", s.log)
@@ -407,7 +407,7 @@ func (m *model) cellFields() (out []field) {
 		}
 		if !shown && m.paneOf(t) == nil { // the last run says what to do
 			if e.state == failed {
-				add("what to do", x.todo)
+				add(remedyFact, x.todo)
 			}
 			add("log", x.logs[stage])
 		}
@@ -421,7 +421,7 @@ func (m *model) cellFields() (out []field) {
 		}
 		out = append(out, field{}, field{heading: "run of " + when(r.began)}, field{name: stage, value: word, state: s, coloured: true})
 		if e.state == failed {
-			add("what to do", x.todo)
+			add(remedyFact, x.todo)
 		}
 		add("log", x.logs[stage])
 		add("recording", r.file)

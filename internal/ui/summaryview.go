@@ -166,7 +166,7 @@ func (m *model) summaryBlock(p *pane, cursor bool, t table, w int) []string {
 	for i, r := range p.remedy {
 		name := ""
 		if i == 0 {
-			name = "what to do"
+			name = remedyFact
 		}
 		add(st.accent.of, name, r)
 	}

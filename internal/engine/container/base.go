@@ -86,8 +86,8 @@ func base(ctx context.Context, ref string, platform v1.Platform, keychains []aut
 	}
 	if m, err := img.Manifest(); err != nil {
 		return nil, "", err
-	} else if m.Config.Size > maxConfig { // the library reads all of it into memory
-		return nil, "", fmt.Errorf("a configuration of %d bytes: more than %d are not accepted", m.Config.Size, maxConfig)
+	} else if m.Config.Size > MaxConfig { // the library reads all of it into memory
+		return nil, "", fmt.Errorf("a configuration of %d bytes: more than %d are not accepted", m.Config.Size, MaxConfig)
 	}
 	file, err := img.ConfigFile()
 	if err != nil {
@@ -159,8 +159,8 @@ const (
 	maxFiles = 10000
 )
 
-// maxConfig is the size in bytes of the largest configuration that is accepted of a base image; publish has the same.
-const maxConfig = 4 << 20
+// MaxConfig is the size in bytes of the largest configuration of an image that is read.
+const MaxConfig = 4 << 20
 
 // FromFiles makes a base image of the tar archives that packages unpack to, and of symbolic links (path → target). Names
 // may begin with "./" or "/" in links, and with "./" in archives. Archives are read as hostile: anything but folders,

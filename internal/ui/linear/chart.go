@@ -231,9 +231,8 @@ func (s *session) toggle(list []string) {
 
 // details reads everything that is known of a row.
 func (s *session) details(what string) {
-	i := s.rowOf(what)
+	i := s.rowOf(what, "details")
 	if i < 0 {
-		s.say("Name a row by its number or its flavor, as in details 1.")
 		return
 	}
 	r := s.rows[i]

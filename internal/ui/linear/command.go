@@ -310,23 +310,24 @@ func (s *session) command(words ...string) string {
 	return ui.Command(words, s.e.Destination(), s.o.Flags)
 }
 
-// rowOf finds the row that is named by its number or its flavor; -1: none is.
-func (s *session) rowOf(what string) int {
+// rowOf finds the row that is named by its number or its flavor; where none is it says how the command names one: -1.
+func (s *session) rowOf(what, command string) int {
 	i, err := strconv.Atoi(what)
+	i--
 	if err != nil {
-		return slices.IndexFunc(s.rows, func(r row) bool { return r.flavor.ID == what })
+		i = slices.IndexFunc(s.rows, func(r row) bool { return r.flavor.ID == what })
 	}
-	if i < 1 || i > len(s.rows) {
+	if i < 0 || i >= len(s.rows) {
+		s.sayf("Name a row by its number or its flavor, as in %s 1.", command)
 		return -1
 	}
-	return i - 1
+	return i
 }
 
 // promote says by which criteria a row can be moved one level up, and how it is written.
 func (s *session) promote(what string) {
-	i := s.rowOf(what)
+	i := s.rowOf(what, "promote")
 	if i < 0 {
-		s.say("Name a row by its number or its flavor, as in promote 1.")
 		return
 	}
 	f := s.rows[i].flavor
@@ -359,9 +360,8 @@ func (s *session) promote(what string) {
 
 // tryMe says how the image of a row's newest release is tried.
 func (s *session) tryMe(what string) {
-	i := s.rowOf(what)
+	i := s.rowOf(what, "try me")
 	if i < 0 {
-		s.say("Name a row by its number or its flavor, as in try me 1.")
 		return
 	}
 	f := s.rows[i].flavor
