@@ -140,18 +140,25 @@ func (p *person) typed(command string) {
 	p.press("Enter")
 }
 
-// answer answers a question, which hears nothing for its first moment: again until it is gone.
+// answer answers a question. It hears nothing for its first moment, so the key is pressed again, but not before the last
+// one has had its time: heard twice it would mean something else to what comes after the question.
 func (p *person) answer(question, key string) {
 	p.t.Helper()
 	p.wait(question)
-	for deadline := time.Now().Add(time.Minute); strings.Contains(p.screen(), question); {
+	for deadline := time.Now().Add(2 * time.Minute); strings.Contains(p.screen(), question); {
 		if time.Now().After(deadline) {
 			p.t.Fatalf("the question stays:\n%s", p.screen())
 		}
 		p.press(key)
-		select {
-		case <-p.changed:
-		case <-time.After(100 * time.Millisecond): // a key that was not heard changes nothing
+		for heard := time.After(3 * time.Second); heard != nil; {
+			if !strings.Contains(p.screen(), question) {
+				return
+			}
+			select {
+			case <-p.changed:
+			case <-heard: // a key that was not heard changes nothing
+				heard = nil
+			}
 		}
 	}
 }
